@@ -1,0 +1,186 @@
+"""Which parts go together: needs held against traits, before anything is built."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from odeframe.component import Component, components, resolve, spelling
+from odeframe.errors import Incompatible, InvalidOption, UnknownComponent
+from odeframe.hookspecs import Need, check_kind
+from odeframe.options import options_of
+from odeframe.registry import Word, registered, word
+
+__all__ = ["check", "compatible", "why"]
+
+_UNSET = object()
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What counts about one choice: its traits, and its needs with the option value that brings each."""
+
+    text: str
+    kind: str
+    component: Component | None
+    traits: frozenset[str]
+    needs: tuple[tuple[Need, str], ...]
+
+    def is_one_of(self, names: tuple[str, ...], asked_by: Component | None) -> bool:
+        """Whether one of the names means this choice, as the package that asks would spell it."""
+        if self.component is None:
+            return False
+        mine = {self.component.qualified, spelling(self.component)}
+        if asked_by is not None and asked_by.package == self.component.package:
+            mine.add(self.component.name)
+        return not mine.isdisjoint(names)
+
+
+def why(kind_a: str, a: Any, kind_b: str, b: Any) -> list[str]:
+    """The reasons why two parts do not go together; empty where they do.
+
+    Args:
+        kind_a: kind of the first.
+        a: a name, a mapping with "name" and options, a pair (name, options), a ``Word`` or an object.
+        kind_b: kind of the second.
+        b: likewise.
+
+    Raises:
+        InvalidOption: a kind or a choice is none.
+        UnknownComponent, PluginConflict: a name is unknown, or has several providers.
+    """
+    first, second = _facts(_word(kind_a, a)), _facts(_word(kind_b, b))
+    return [*_unmet(first, second), *_unmet(second, first)]
+
+
+def check(chosen: Mapping[str, Any]) -> None:
+    """Hold every choice against every other.
+
+    Args:
+        chosen: kind to choice, each as for ``why``; None, as a kind that is not there, is not checked.
+
+    Raises:
+        Incompatible: two do not go together; names both, the trait, and the registered names that would fit.
+        InvalidOption, UnknownComponent, PluginConflict: as ``why``.
+    """
+    words = {kind: _word(kind, value) for kind, value in chosen.items() if value is not None}
+    facts = {kind: _facts(each) for kind, each in words.items()}
+    for a, b in combinations(words, 2):
+        reasons = [*_unmet(facts[a], facts[b]), *_unmet(facts[b], facts[a])]
+        if reasons:
+            raise Incompatible(" ".join([*reasons, _fitting(a, b, words), _fitting(b, a, words)]))
+
+
+def compatible(kind: str, /, **chosen: Any) -> list[str]:
+    """The registered names of a kind that go with what is chosen of the others.
+
+    Args:
+        kind: the kind that is asked for.
+        **chosen: kind=choice, each as for ``why``; None is not checked.
+
+    Returns:
+        the names, sorted, each as it can be used. One whose class does not import is left out, with a
+        warning; one whose optional dependency is missing is not left out.
+
+    Raises:
+        InvalidOption: there is no such kind, or the kind itself is among the chosen.
+        UnknownComponent, PluginConflict: a name is unknown, or has several providers.
+    """
+    check_kind(kind)
+    for other in chosen:
+        check_kind(other)
+    if kind in chosen:
+        raise InvalidOption(
+            f"got {kind}={chosen[kind]!r} among the choices that a {kind} is to fit: leave it out"
+        )
+    others = [_facts(_word(other, value)) for other, value in chosen.items() if value is not None]
+    names = []
+    for component in components(kind):
+        try:
+            facts = _facts(Word(kind, component))
+        except UnknownComponent as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+            continue
+        if not any(_unmet(facts, other) or _unmet(other, facts) for other in others):
+            names.append(spelling(component))
+    return sorted(names)
+
+
+def _word(kind: str, value: Any) -> Word:
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Mapping):
+        return Word(check_kind(kind), resolve(kind, value[0]), dict(value[1]))
+    return word(kind, value)
+
+
+def _facts(chosen: Word) -> _Facts:
+    component = chosen.component or registered(chosen.kind, chosen.object)
+    traits: list[str] = []
+    needs: list[tuple[str, str]] = []
+    if component is not None:
+        part = component.part
+        traits += part.traits
+        needs += [(need, "") for need in part.needs]
+        for condition, added in part.when.items():
+            option, _, value = condition.partition("=")
+            if str(_value(chosen, component, option)) == value:
+                traits += added.get("traits", ())
+                needs += [(need, f" with {condition}") for need in added.get("needs", ())]
+    if chosen.component is None:
+        traits += _declared(chosen.object, "traits")
+        needs += [(need, "") for need in _declared(chosen.object, "needs")]
+    parsed = tuple((Need.parse(need), condition) for need, condition in dict.fromkeys(needs))
+    return _Facts(str(chosen), chosen.kind, component, frozenset(traits), parsed)
+
+
+def _value(chosen: Word, component: Component, option: str) -> Any:
+    """The value of an option: as given, as the object has it, or the default that the class states."""
+    if chosen.component is None and not isinstance(chosen.object, type):
+        return getattr(chosen.object, option, _UNSET)
+    if option in chosen.options:
+        return chosen.options[option]
+    if component.missing:  # no class to ask; building it will say what to install
+        return _UNSET
+    known, _ = options_of(component.load())
+    return next((each.default for each in known if each.name == option), _UNSET)
+
+
+def _declared(value: Any, name: str) -> tuple[str, ...]:
+    """The traits or needs that an object or a class states itself, in an attribute of that name."""
+    words = getattr(value, name, ())
+    collection = isinstance(words, tuple | list | set | frozenset)
+    return tuple(words) if collection and all(isinstance(each, str) for each in words) else ()
+
+
+def _unmet(asking: _Facts, other: _Facts) -> list[str]:
+    reasons = []
+    for need, condition in asking.needs:
+        if need.kind != other.kind:
+            continue
+        who = f"{asking.text}{condition}"
+        if need.names:
+            if not other.is_one_of(need.names, asking.component):
+                choices = " or ".join(map(repr, need.names))
+                reasons.append(f"{who} needs the {need.kind} {choices}, got {other.text}.")
+        elif need.refused and need.trait in other.traits:
+            reasons.append(
+                f"{who} refuses a {need.kind} with the trait {need.trait!r}, which {other.text} has."
+            )
+        elif not need.refused and need.trait not in other.traits:
+            hint = "" if other.component else f" (its class may declare it: traits = ({need.trait!r},))"
+            reasons.append(
+                f"{who} needs a {need.kind} with the trait {need.trait!r}, which {other.text} lacks{hint}."
+            )
+    return reasons
+
+
+def _fitting(kind: str, partner: str, words: Mapping[str, Word]) -> str:
+    """Which registered names of a kind would fit all the rest, or at least the partner."""
+    rest = {other: value for other, value in words.items() if other != kind}
+    names = compatible(kind, **rest)
+    if names:
+        return f"A {kind} that fits the other choices: {', '.join(names)}."
+    names = compatible(kind, **{partner: words[partner]})
+    return f"A {kind} that fits {words[partner]}: {', '.join(names) or 'none is registered'}."

@@ -1,0 +1,204 @@
+"""The control u on an interval: what the parameters (open loop) or the input (feedback) are between two times."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from odeframe.errors import InvalidOption
+
+
+class Block(nn.Module):
+    """What a control drives: the dynamics, once for each slot, and the solver's trainable coefficients.
+
+    Its parameters are the shape of the control.  A control other than a constant one owns copies of it, or keeps it
+    with its parameters set to ``None`` and feeds them by ``torch.func.functional_call``.
+    """
+
+    def __init__(self, dynamics: nn.Module, solver: nn.Module | None = None, slots: int = 1) -> None:
+        super().__init__()
+        self.slots = nn.ModuleList([dynamics])
+        for _ in range(slots - 1):
+            self.slots.append(fresh_copy(dynamics))
+        has_coefficients = solver is not None and any(True for _ in solver.parameters())
+        self.solver = solver if has_coefficients else None
+
+    def forward(self, slot: int | str, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls a method of one slot (``"solver"``: of the solver); ``"forward"`` runs the module's hooks too."""
+        target: Any = self.solver if slot == "solver" else self.slots[int(slot)]
+        return target(*args, **kwargs) if method == "forward" else getattr(target, method)(*args, **kwargs)
+
+
+class ControlLaw(ABC):
+    """The control between two times, as the field uses it.
+
+    Attributes:
+        tensors: what it depends on.
+        module: the module that owns those tensors; a step map is a function of its parameters.
+        num_slots: blocks a step.
+    """
+
+    tensors: tuple[Tensor, ...]
+    module: nn.Module
+    num_slots: int = 1
+
+    @abstractmethod
+    def call(self, slot: int, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls the dynamics of a slot, or a named part of them, under this control."""
+
+    @abstractmethod
+    def stepper(self, solver: Any) -> Any:
+        """The solver with the coefficients it has under this control."""
+
+
+class BlockLaw(ControlLaw):
+    """A control that is one block's own parameters throughout the interval."""
+
+    def __init__(self, block: Block) -> None:
+        self.module, self.block, self.num_slots = block, block, len(block.slots)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """The block's parameters, read when asked for: a step map may have swapped them."""
+        return tuple(self.block.parameters())
+
+    def call(self, slot: int, method: str, *args: Any, **kwargs: Any) -> Any:
+        """The block's slot itself."""
+        target = self.block.slots[slot]
+        return target(*args, **kwargs) if method == "forward" else getattr(target, method)(*args, **kwargs)
+
+    def stepper(self, solver: Any) -> Any:
+        """The block's own solver where it has coefficients."""
+        return solver if self.block.solver is None else self.block.solver
+
+
+class FunctionalLaw(ControlLaw):
+    """Parameters that are a function of time within the interval, fed to an empty block.
+
+    Args:
+        block: the block, its parameters set to ``None`` (:func:`empty`).
+        parameters: ``t -> {name: tensor}`` for all of the block's parameters.
+        owner: the module whose parameters the values are computed from.
+        start: time at which a solver's coefficients are read.
+    """
+
+    def __init__(
+        self, block: Block, parameters: Callable[[Tensor], dict[str, Tensor]], owner: nn.Module, start: Tensor
+    ) -> None:
+        self.block, self.module, self.num_slots = block, owner, len(block.slots)
+        self._parameters, self._start = parameters, start
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """The owner's parameters."""
+        return tuple(self.module.parameters())
+
+    def call(self, slot: int, method: str, *args: Any, **kwargs: Any) -> Any:
+        """The slot with the parameters of the time that is the first argument."""
+        values = self._parameters(args[0])
+        return functional_call(self.block, values, (slot, method, *args), kwargs)
+
+    def stepper(self, solver: Any) -> Any:
+        """A solver that runs under the coefficients of the interval's start."""
+        return solver if self.block.solver is None else _BoundSolver(self)
+
+    def call_solver(self, method: str, *args: Any) -> Any:
+        """A method of the block's solver under the control."""
+        return functional_call(self.block, self._parameters(self._start), ("solver", method, *args))
+
+
+class _BoundSolver:
+    """The methods of a solver, each run under the coefficients of one interval."""
+
+    def __init__(self, law: FunctionalLaw) -> None:
+        self._law = law
+
+    def init(self, *args: Any) -> Any:
+        return self._law.call_solver("init", *args)
+
+    def step(self, *args: Any) -> Any:
+        return self._law.call_solver("step", *args)
+
+    def reverse_step(self, *args: Any) -> Any:
+        return self._law.call_solver("reverse_step", *args)
+
+
+class Control(nn.Module, ABC):
+    """How weights depend on depth, and on the state.
+
+    A control is built by its options alone and then attached, once, to a block and a horizon.  Subclasses give
+    :meth:`build` and :meth:`on`.
+    """
+
+    pieces: int = 1
+    horizon: tuple[float, float] = (0.0, 1.0)
+
+    def attach(self, block: Block, horizon: tuple[float, float], steps: int | None = None) -> None:
+        """Takes over a block on a horizon; ``steps`` is the number of equal steps, where the solver has one."""
+        if hasattr(self, "_attached"):
+            raise InvalidOption(
+                f"control {type(self).__name__}: already drives a flow; build one control for each flow, or pass the "
+                "control by its word"
+            )
+        self.horizon = (float(horizon[0]), float(horizon[1]))
+        self.build(block, steps)
+        self._attached = True
+
+    @abstractmethod
+    def build(self, block: Block, steps: int | None) -> None:
+        """Makes the parameters in the shape of the block's; ``steps`` as in :meth:`attach`."""
+
+    @abstractmethod
+    def on(self, t: Tensor, t_next: Tensor) -> ControlLaw:
+        """The control between two times that no breakpoint separates."""
+
+    @property
+    @abstractmethod
+    def block(self) -> Block:
+        """The block that shows the shape of the control (of a piecewise control: its first piece)."""
+
+    def breakpoints(self) -> tuple[float, ...]:
+        """Times where the control jumps."""
+        return ()
+
+    def refine(self, factor: int) -> None:
+        """Gives the control ``factor`` times as many pieces without changing the function it is."""
+        raise InvalidOption(f"control {type(self).__name__}: has no pieces to refine")
+
+
+def reset(module: nn.Module) -> None:
+    """Draws fresh parameters by the modules' own ``reset_parameters``, children first.
+
+    Raises:
+        InvalidOption: a module with parameters of its own has no ``reset_parameters``.
+    """
+    for child in reversed(list(module.modules())):  # a parent may overrule its children
+        redraw = getattr(child, "reset_parameters", None)
+        if callable(redraw):
+            redraw()
+        elif any(True for _ in child.parameters(recurse=False)):
+            raise InvalidOption(
+                f"{type(child).__name__} has parameters but no reset_parameters(), so its pieces cannot be drawn one "
+                "by one; add the method, or write init='copy' to start every piece from the same values"
+            )
+
+
+def fresh_copy(module: nn.Module) -> Any:
+    """A deep copy with parameters of its own draw."""
+    twin = copy.deepcopy(module)
+    reset(twin)
+    return twin
+
+
+def empty(block: Block) -> dict[str, Tensor]:
+    """Sets the block's parameters to ``None`` and returns what they were: the shape of the control."""
+    values = {name: parameter.detach().clone() for name, parameter in block.named_parameters()}
+    for module in block.modules():
+        for name in list(module._parameters):
+            module._parameters[name] = None
+    return values

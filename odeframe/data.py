@@ -1,0 +1,107 @@
+"""Data by name: a LightningDataModule that states its shapes before set-up."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from odeframe.errors import DataError, InvalidOption
+from odeframe.specification import DataSpec
+
+SPLITS = ("train", "val", "test")
+
+
+class DataModule(pl.LightningDataModule, ABC):
+    """Train, validation and test sets with fixed splits and seeds.
+
+    A subclass gives :meth:`specify`, cheap and without side effects, and :meth:`load`.
+
+    Args:
+        batch_size: samples a batch and a rank.
+        num_workers: loader processes.
+    """
+
+    def __init__(self, batch_size: int = 64, num_workers: int = 0) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InvalidOption(f"data option batch_size: got {batch_size}, expected at least 1")
+        if num_workers < 0:
+            raise InvalidOption(f"data option num_workers: got {num_workers}, expected 0 or more")
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self._sets: dict[str, Dataset] = {}
+
+    @property
+    def spec(self) -> DataSpec:
+        """Shapes, target and default task, known before set-up."""
+        return self.specify()
+
+    @abstractmethod
+    def specify(self) -> DataSpec:
+        """The specification; called before any data is loaded into memory, and must stay cheap."""
+
+    @abstractmethod
+    def load(self) -> dict[str, Dataset]:
+        """The data sets ``train``, ``val`` and ``test``."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads once, whatever the stage, and refuses non-finite or empty data by name."""
+        if self._sets:
+            return
+        sets = self.load()
+        for split in SPLITS:
+            if split not in sets:
+                raise DataError(f"data {self.spec.name!r}: load() gave no {split!r} set, got {sorted(sets)}")
+            check_finite(self.spec.name, split, sets[split])
+        self._sets = sets
+
+    def dataset(self, split: str) -> Dataset:
+        """One of the three data sets, loaded on first use."""
+        if split not in SPLITS:
+            raise InvalidOption(f"split: got {split!r}, expected one of {', '.join(SPLITS)}")
+        self.setup()
+        return self._sets[split]
+
+    def _loader(self, split: str, shuffle: bool) -> DataLoader:
+        return DataLoader(
+            self.dataset(split),
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled batches of the training set."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """Batches of the validation set in order."""
+        return self._loader("val", shuffle=False)
+
+    def test_dataloader(self) -> DataLoader:
+        """Batches of the test set in order."""
+        return self._loader("test", shuffle=False)
+
+    def predict_dataloader(self) -> DataLoader:
+        """Batches of the test set in order."""
+        return self._loader("test", shuffle=False)
+
+
+def check_finite(name: str, split: str, data: Dataset) -> None:
+    """Raises ``DataError`` with the first bad sample where a tensor data set is empty or not finite."""
+    if not isinstance(data, TensorDataset):
+        return
+    for position, tensor in enumerate(data.tensors):
+        if tensor.shape[0] == 0:
+            raise DataError(f"data {name!r}: the {split} set is empty; give more rows or another split")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            bad = (~torch.isfinite(tensor)).flatten(1).any(1) if tensor.dim() > 1 else ~torch.isfinite(tensor)
+            what = "inputs" if position == 0 else "targets"
+            raise DataError(
+                f"data {name!r}: the {what} of the {split} set have non-finite values in {int(bad.sum())} of "
+                f"{tensor.shape[0]} samples, first at sample {int(bad.nonzero()[0])}; remove or fill them "
+                "first"
+            )

@@ -1,0 +1,104 @@
+"""Exogenous input w of dx/dt = f(t, x, u; w), defined on intervals like a control."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from odeframe.errors import InvalidOption
+
+
+class Drive(ABC):
+    """What reaches the field from outside: a sequence, a control path, an observation, a summary.
+
+    Its tensors are *context* of the steps: they pass through every step map unchanged and get their own costate.
+    """
+
+    tensors: tuple[Tensor, ...]
+
+    @abstractmethod
+    def on(self, t: Tensor, t_next: Tensor) -> Callable[[Tensor], Tensor]:
+        """The input as a function of time between two times that no breakpoint separates."""
+
+    @abstractmethod
+    def replace(self, tensors: Sequence[Tensor]) -> Drive:
+        """The same drive made from other tensors, in the order of ``tensors``."""
+
+    def breakpoints(self) -> tuple[float, ...]:
+        """Times where the input jumps."""
+        return ()
+
+
+class ConstantDrive(Drive):
+    """One value for all times, ``(batch, ...)``: a skip to the input, an observation, a summary."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.tensors = (value,)
+
+    def on(self, t: Tensor, t_next: Tensor) -> Callable[[Tensor], Tensor]:
+        """The value."""
+        return lambda time: self.tensors[0]
+
+    def replace(self, tensors: Sequence[Tensor]) -> ConstantDrive:
+        """A constant drive of another value."""
+        return ConstantDrive(tensors[0])
+
+
+class SequenceDrive(Drive):
+    """A sequence held constant on equal intervals: item k on the k-th of ``length`` parts of the horizon.
+
+    Args:
+        sequence: ``(batch, length, ...)``.
+        horizon: first and last time.
+    """
+
+    def __init__(self, sequence: Tensor, horizon: tuple[float, float] = (0.0, 1.0)) -> None:
+        if sequence.dim() < 2 or sequence.shape[1] == 0:
+            raise InvalidOption(
+                f"a sequence drive has shape (batch, length, ...) with length >= 1, got {tuple(sequence.shape)}"
+            )
+        self.tensors, self.horizon = (sequence,), (float(horizon[0]), float(horizon[1]))
+        self._items: tuple[Tensor, ...] | None = None
+
+    def on(self, t: Tensor, t_next: Tensor) -> Callable[[Tensor], Tensor]:
+        """The item of the interval."""
+        if self._items is None:  # unbound once: an index a step would cost a full-size gradient each time
+            self._items = self.tensors[0].unbind(1)
+        item = self._items[piece_index(t, t_next, self.horizon, len(self._items))]
+        return lambda time: item
+
+    def replace(self, tensors: Sequence[Tensor]) -> SequenceDrive:
+        """The same intervals with another sequence."""
+        return SequenceDrive(tensors[0], self.horizon)
+
+    def breakpoints(self) -> tuple[float, ...]:
+        """The times between items."""
+        return equal_breakpoints(self.horizon, self.tensors[0].shape[1])
+
+
+def piece_index(t: Tensor, t_next: Tensor, horizon: tuple[float, float], pieces: int) -> int:
+    """Which of ``pieces`` equal parts of the horizon holds the interval, by its midpoint (safe from round-off)."""
+    middle = 0.5 * (float(t.min()) + float(t_next.max())) if t.dim() else 0.5 * (float(t) + float(t_next))
+    start, end = horizon
+    index = int((middle - start) / (end - start) * pieces)
+    return min(max(index, 0), pieces - 1)
+
+
+def equal_breakpoints(horizon: tuple[float, float], pieces: int) -> tuple[float, ...]:
+    """The interior boundaries of ``pieces`` equal parts of the horizon."""
+    start, end = horizon
+    return tuple(start + (end - start) * (k / pieces) for k in range(1, pieces))
+
+
+def as_drive(value: Drive | Tensor | None) -> Drive | None:
+    """A drive, or a tensor ``(batch, ...)`` held constant in time."""
+    if value is None or isinstance(value, Drive):
+        return value
+    if torch.is_tensor(value):
+        return ConstantDrive(value)
+    raise InvalidOption(
+        f"drive: got {type(value).__name__}, expected a Drive or a tensor (batch, ...) that is constant in time"
+    )

@@ -1,0 +1,196 @@
+"""What a solver sees: the dynamics with control, drive and noise inserted, one law an interval."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from odeframe.errors import Incompatible
+from odeframe.noise import StepNoise
+from odeframe.solution import Stats
+
+if TYPE_CHECKING:
+    from odeframe.control import Control, ControlLaw
+    from odeframe.drive import Drive
+    from odeframe.noise import Noise
+
+
+class Law(ABC):
+    """``dx/dt = law(t, x)`` on one interval ``[t, t_next]``, where the control has no jump.
+
+    Attributes:
+        t: first time of the interval.
+        t_next: last time of the interval.
+        tensors: what the law depends on besides ``t`` and ``x``; an adjoint integrates these alone.
+        noise: the draws of this step, or ``None`` where the flow is deterministic (evaluation).
+    """
+
+    t: Tensor
+    t_next: Tensor
+    tensors: tuple[Tensor, ...] = ()
+    noise: StepNoise | None = None
+
+    @abstractmethod
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        """``dx/dt``, of the shape of ``x``."""
+
+    def part(self, name: str, *args: Any) -> Any:
+        """A named part of the dynamics, e.g. ``law.part("first", t, z)`` of a separable system."""
+        raise Incompatible(
+            f"the scheme asks for the part {name!r} of the dynamics, and a bare function has none; use a Dynamics "
+            "subclass that has it (odeframe.SeparableDynamics, BranchedDynamics, SemilinearDynamics)"
+        )
+
+    @property
+    def slots(self) -> Sequence[Law]:
+        """One law for each block that a step uses; a scheme with ``slots = 1`` needs only the law itself."""
+        return (self,)
+
+    def stepper(self, solver: Any) -> Any:
+        """The solver whose trainable coefficients are those of this interval."""
+        return solver
+
+    def on(self, t: Tensor, t_next: Tensor, step: int = 0) -> Law:
+        """Itself: a law is a field restricted to an interval."""
+        return self
+
+
+class Field(ABC):
+    """A right-hand side for every interval, and the times that no step may straddle."""
+
+    stats: Stats
+
+    @abstractmethod
+    def on(self, t: Tensor, t_next: Tensor, step: int = 0) -> Law:
+        """The law between two times; ``step`` counts steps from the first time and keys the noise."""
+
+    def breakpoints(self) -> tuple[float, ...]:
+        """Times where the law jumps."""
+        return ()
+
+    def error_norm(self, ratio: Tensor) -> Tensor:
+        """Root mean square of error / tolerance over everything: one step size serves the whole batch."""
+        return ratio.abs().square().mean().sqrt()
+
+
+class FunctionLaw(Law):
+    """A bare function as a law."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], tensors: tuple[Tensor, ...], stats: Stats) -> None:
+        self._function, self.tensors, self._stats = function, tensors, stats
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        """``function(t, x)``, counted."""
+        self._stats.nfe += 1
+        return self._function(t, x)
+
+
+class FunctionField(Field):
+    """A function ``f(t, x)`` of time and state, the same for all times."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], breakpoints: Sequence[float] = ()) -> None:
+        tensors = tuple(function.parameters()) if isinstance(function, nn.Module) else ()
+        self.stats, self._breakpoints = Stats(), tuple(breakpoints)
+        self._law = FunctionLaw(function, tensors, self.stats)
+
+    def on(self, t: Tensor, t_next: Tensor, step: int = 0) -> Law:
+        """The function on an interval."""
+        law = FunctionLaw(self._law._function, self._law.tensors, self.stats)
+        law.t, law.t_next = t, t_next
+        return law
+
+    def breakpoints(self) -> tuple[float, ...]:
+        """The times given."""
+        return self._breakpoints
+
+
+class FlowLaw(Law):
+    """The dynamics under the control, drive and noise of one interval."""
+
+    def __init__(
+        self,
+        control: ControlLaw,
+        interval: tuple[Tensor, Tensor],
+        drive: Callable[[Tensor], Tensor] | None,
+        noise: StepNoise | None,
+        tensors: tuple[Tensor, ...],
+        stats: Stats,
+        slot: int = 0,
+    ) -> None:
+        self.control, self.noise, self.tensors = control, noise, tensors
+        self.t, self.t_next = interval
+        self._drive, self._stats, self._slot = drive, stats, slot
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        """``f(t, x, u)`` with the drive's value as keyword ``drive``."""
+        self._stats.nfe += 1
+        if self._drive is None:
+            return self.control.call(self._slot, "forward", t, x)
+        return self.control.call(self._slot, "forward", t, x, drive=self._drive(t))
+
+    def part(self, name: str, *args: Any) -> Any:
+        """A named part of the dynamics, counted as one call."""
+        self._stats.nfe += 1
+        return self.control.call(self._slot, name, *args)
+
+    @property
+    def slots(self) -> Sequence[Law]:
+        """One law for each slot of the control."""
+        interval = (self.t, self.t_next)
+        return [
+            FlowLaw(self.control, interval, self._drive, self.noise, self.tensors, self._stats, slot)
+            for slot in range(self.control.num_slots)
+        ]
+
+    def stepper(self, solver: Any) -> Any:
+        """The solver with the coefficients that the control has here."""
+        return self.control.stepper(solver)
+
+
+class FlowField(Field):
+    """Dynamics with control, drive and noise inserted.
+
+    Args:
+        control: attached to the dynamics.
+        drive: exogenous input.
+        noise: source of the draws of each step, ``None`` in evaluation.
+    """
+
+    def __init__(self, control: Control, drive: Drive | None = None, noise: Noise | None = None) -> None:
+        self.control, self.drive, self.noise, self.stats = control, drive, noise, Stats()
+
+    def on(self, t: Tensor, t_next: Tensor, step: int = 0) -> Law:
+        """Control, drive and noise of one interval."""
+        control = self.control.on(t, t_next)
+        tensors, drive = control.tensors, None
+        if self.drive is not None:
+            drive, tensors = self.drive.on(t, t_next), tensors + tuple(self.drive.tensors)
+        noise = None if self.noise is None else self.noise.on(step)
+        return FlowLaw(control, (t, t_next), drive, noise, tensors, self.stats)
+
+    def breakpoints(self) -> tuple[float, ...]:
+        """Jumps of the control and of the drive, in order."""
+        points = set(self.control.breakpoints())
+        if self.drive is not None:
+            points.update(self.drive.breakpoints())
+        return merge_times(points)
+
+
+def merge_times(times: Any, tolerance: float = 1e-12) -> tuple[float, ...]:
+    """Sorted times without those that differ from their neighbour by round-off alone."""
+    merged: list[float] = []
+    for time in sorted(times):
+        if not merged or time - merged[-1] > tolerance * max(1.0, abs(time)):
+            merged.append(time)
+    return tuple(merged)
+
+
+def per_sample(value: float | Tensor, like: Tensor) -> float | Tensor:
+    """A time or step for arithmetic with a state: ``(batch,)`` gets trailing axes, a number or 0-d passes through."""
+    if torch.is_tensor(value) and value.dim() == 1:
+        return value.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
+    return value

@@ -1,0 +1,252 @@
+"""A flow: dynamics, control, solver and gradient on a horizon, as one ``nn.Module``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from odeframe.compatibility import check
+from odeframe.control import Block, Control
+from odeframe.drive import Drive, as_drive
+from odeframe.dynamics import as_dynamics, observed, takes_keyword
+from odeframe.errors import Incompatible, InvalidOption
+from odeframe.field import Field, FlowField, FunctionField
+from odeframe.gradient import Gradient
+from odeframe.grid import DEFAULT_STEPS, check_times
+from odeframe.noise import Noise
+from odeframe.quadrature import PackedField, Quadrature
+from odeframe.registry import word
+from odeframe.solution import Solution, Stats
+from odeframe.solver import Solver, StepSolver, StopRule, check_state
+from odeframe.stepmap import Frame, InitStep, SolverStep, StepMap
+
+Choice = str | Mapping[str, Any] | Any
+
+
+class Flow(nn.Module):
+    """``x(T)`` of ``dx/dt = f(t, x, u)``, ``x(0) = x0``: a drop-in module, as in ``nn.Sequential(stem, Flow(block), head)``.
+
+    Args:
+        dynamics: an ``nn.Module`` called as ``f(t, x)``, with ``t`` 0-d or ``(batch,)``; a plain ``f(x)`` is accepted
+            (its ``forward`` has one required argument).  Or a word of the registry.
+        control: how the weights depend on depth.
+        solver: how depth is discretised.
+        gradient: how gradients are had.
+        horizon: first and last time.
+        quadratures: running costs, integrated with the state.
+
+    Words are a name, a mapping ``{"name": ..., **options}``, or an object.
+
+    Raises:
+        Incompatible: the parts do not fit, naming the two and what would.
+
+    Shapes: ``x0`` ``(batch, *state)``; states ``(num_times, batch, *state)``.
+    """
+
+    def __init__(
+        self,
+        dynamics: Choice,
+        control: Choice = "constant",
+        solver: Choice = "rk4",
+        gradient: Choice = "backprop",
+        horizon: tuple[float, float] = (0.0, 1.0),
+        quadratures: Sequence[Quadrature] = (),
+    ) -> None:
+        super().__init__()
+        words = {
+            "dynamics": word("dynamics", dynamics),
+            "control": word("control", control),
+            "solver": word("solver", solver),
+            "gradient": word("gradient", gradient),
+        }
+        check(words)
+        module = as_dynamics(words["dynamics"].build())
+        check({**words, "dynamics": observed(module)})  # what only a built module shows
+        self.horizon = _check_horizon(horizon)
+        self.quadratures = _check_quadratures(quadratures)
+        built: Solver = _build(words["solver"], Solver)
+        self.gradient: Gradient = _build(words["gradient"], Gradient)
+        self.control: Control = _build(words["control"], Control)
+        block = Block(module, built, getattr(built, "slots", 1))
+        steps = (built.steps or DEFAULT_STEPS) if isinstance(built, StepSolver) and built.dt is None else None
+        self.control.attach(block, self.horizon, steps)
+        if block.solver is None:
+            self.solver = built
+        else:  # its coefficients belong to the control: not a child of the flow as well
+            object.__setattr__(self, "solver", built)
+        self._takes_drive = takes_keyword(module, "drive")
+        self.stats = Stats()
+
+    @property
+    def dynamics(self) -> nn.Module:
+        """The dynamics (of a piecewise control: those of the first piece)."""
+        return self.control.block.slots[0]
+
+    def forward(
+        self,
+        x0: Tensor,
+        drive: Drive | Tensor | None = None,
+        noise: Noise | None = None,
+        stop: StopRule | None = None,
+    ) -> Tensor:
+        """The state at the last time, ``(batch, *state)``."""
+        return self.solve(x0, drive=drive, noise=noise, stop=stop).final
+
+    def solve(
+        self,
+        x0: Tensor,
+        times: Any = None,
+        drive: Drive | Tensor | None = None,
+        noise: Noise | None = None,
+        stop: StopRule | None = None,
+    ) -> Solution:
+        """States, running costs and statistics at the times asked for, by default both ends of the horizon.
+
+        Args:
+            x0: ``(batch, *state)`` at the first time.
+            times: strictly monotone within the horizon; may carry a gradient.
+            drive: exogenous input; a tensor is constant in time.
+            noise: the draws of a stochastic solver; by default drawn from torch's generator in training, and none
+                (the scheme's mean) in evaluation.
+            stop: a rule that ends samples early.
+
+        Raises:
+            SolveFailed: the state became non-finite, or steps too small or too many.
+        """
+        x0, times = check_state(x0), self.times(times)
+        field = self.field(as_drive(drive), self.noise(x0, noise))
+        packed = self.packed(field, x0)
+        start = packed.pack(x0) if isinstance(packed, PackedField) else x0
+        solution = self.gradient.solve(self.solver, packed, start, times, stop)
+        self.stats = solution.stats
+        if isinstance(packed, PackedField):
+            states, costs = packed.unpack(solution.states)
+            solution.states = states
+            solution.quadratures = {q.name: costs[..., i] for i, q in enumerate(packed.quadratures)}
+        return solution
+
+    def steps(self, drive: Drive | Tensor | None = None, noise: Noise | None = None, carried: int = 0) -> list[StepMap]:
+        """The flow as step maps, its starter first: ``z = (x, *drive.tensors)`` in, ``(x(T), cost)`` out.
+
+        The weighted running cost ``(batch,)`` is there where the flow has quadratures; ``carried`` says how many
+        running costs of earlier flows follow in ``z``.
+        """
+        if not isinstance(self.solver, StepSolver):
+            raise Incompatible(
+                f"step maps need a step solver: got {type(self.solver).__name__}, whose steps depend on the state; "
+                "write e.g. solver='rk4'"
+            )
+        self.field(as_drive(drive), noise)
+        times = self.times(None)
+        grid = self.solver.grid(FlowField(self.control, as_drive(drive)), times)
+        frame = Frame(self, grid, as_drive(drive), noise, carried)
+        return [InitStep(frame, 0), *(SolverStep(frame, k) for k in range(len(grid.spacing)))]
+
+    def times(self, times: Any) -> Tensor:
+        """Checked times, by default the horizon; those outside it are refused."""
+        checked = check_times(self.horizon if times is None else times)
+        low, high = min(self.horizon), max(self.horizon)
+        margin = 1e-9 * (high - low)
+        plain = checked.detach()
+        if float(plain.min()) < low - margin or float(plain.max()) > high + margin:
+            raise InvalidOption(
+                f"times: got {float(plain.min()):g} to {float(plain.max()):g}, outside the flow's horizon "
+                f"{self.horizon}; build the flow with a longer horizon"
+            )
+        return checked
+
+    def field(self, drive: Drive | None = None, noise: Noise | None = None) -> FlowField:
+        """What the solver sees, with a fresh count of evaluations."""
+        if drive is not None and not self._takes_drive:
+            raise Incompatible(
+                f"dynamics {type(self.dynamics).__name__} take no drive; write forward(self, t, x, u=None, drive=None)"
+            )
+        return FlowField(self.control, drive, noise)
+
+    def packed(self, field: Field, x0: Tensor) -> Field:
+        """The field with its quadratures, or the field itself where there are none."""
+        return PackedField(field, self.quadratures, x0.shape[1:]) if self.quadratures else field
+
+    def noise(self, x0: Tensor, noise: Noise | None) -> Noise | None:
+        """The given noise, or in training a fresh seed from torch's generator and sample numbers unique over ranks."""
+        if noise is not None or not self.training or "stochastic" not in self.solver.traits:
+            return noise
+        world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+        seed = int(torch.randint(2**62, ()))
+        return Noise(seed, torch.arange(x0.shape[0], device=x0.device) * world + rank)
+
+    def weighted(self, costs: Tensor) -> Tensor:
+        """``sum_j weight_j q_j``, ``(batch,)``, of costs ``(batch, num_quadratures)``."""
+        return costs @ costs.new_tensor([q.weight for q in self.quadratures])
+
+    def running_cost(self, solution: Solution) -> Tensor:
+        """The weighted running cost of a solution at its last time, ``(batch,)``."""
+        return self.weighted(torch.stack([solution.quadratures[q.name][-1] for q in self.quadratures], dim=1))
+
+    def extra_repr(self) -> str:
+        """The horizon and the gradient's name."""
+        return f"horizon={self.horizon}, gradient={type(self.gradient).__name__}"
+
+
+def solve(field: Any, x0: Tensor, times: Any, solver: Choice = "dopri5", **options: Any) -> Solution:
+    """Solves ``dx/dt = field(t, x)`` for a bare function.
+
+    Args:
+        field: called with a 0-d float64 time and the state; an ``nn.Module`` called the same way is fine.
+        x0: ``(batch, *state)`` at the first time.
+        times: strictly monotone ``(num_times,)``.
+        solver: a word, or a built solver.
+        **options: the solver's, e.g. ``rtol=1e-6`` or ``steps=100``.
+
+    Returns:
+        States ``(num_times, batch, *state)`` with statistics and status.
+
+    Raises:
+        SolveFailed: the state became non-finite, or steps too small or too many.
+
+    Example:
+        >>> import torch, odeframe
+        >>> solution = odeframe.solve(lambda t, x: -x, torch.ones(1, 1, dtype=torch.float64), (0.0, 1.0))
+        >>> round(float(solution.final), 5)
+        0.36788
+    """
+    if not callable(field):
+        raise InvalidOption(f"field: got {type(field).__name__}, expected a function field(t, x)")
+    chosen = word("solver", solver)
+    if chosen.object is not None and options:
+        raise InvalidOption(f"solver options {sorted(options)} have no effect on a built solver; give them to its constructor")
+    built = _build(chosen, Solver, **options)
+    return built.solve(FunctionField(field), check_state(x0), times)
+
+
+def _build(choice: Any, interface: type, **options: Any) -> Any:
+    """The part of a word, checked against its kind's interface."""
+    built = choice.build(**options)
+    if not isinstance(built, interface):
+        raise InvalidOption(
+            f"{choice.kind}: got an object of type {type(built).__name__}, expected a name, a mapping with a name, or "
+            f"an odeframe.{interface.__name__}"
+        )
+    return built
+
+
+def _check_horizon(horizon: Any) -> tuple[float, float]:
+    times = check_times(horizon)
+    if times.numel() != 2:
+        raise InvalidOption(f"horizon: got {horizon!r}, expected a first and a last time, e.g. (0.0, 1.0)")
+    return float(times[0]), float(times[1])
+
+
+def _check_quadratures(quadratures: Sequence[Quadrature]) -> tuple[Quadrature, ...]:
+    names: set[str] = set()
+    for quadrature in quadratures:
+        if not isinstance(quadrature, Quadrature):
+            raise InvalidOption(f"quadratures: got {type(quadrature).__name__}, expected odeframe.Quadrature objects")
+        if quadrature.name in names:
+            raise InvalidOption(f"quadratures: two have the name {quadrature.name!r}; name them apart")
+        names.add(quadrature.name)
+    return tuple(sorted(quadratures, key=lambda q: not q.in_error_norm))

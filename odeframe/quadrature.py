@@ -1,0 +1,199 @@
+"""Running costs: integrals of the state, dq/dt = L(t, x, f), solved with it and never fed back; costs of the control."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from odeframe.errors import InvalidOption, SolveFailed
+from odeframe.field import Field, Law
+from odeframe.solution import Status
+
+
+class Quadrature(ABC):
+    """A running cost ``dq/dt = L(t, x, dx/dt)``, ``q(t0) = 0``.
+
+    Attributes:
+        name: key in ``Solution.quadratures``.
+        weight: its share in the objective ``J``; 0 integrates it without training on it.
+        in_error_norm: whether an adaptive solver controls its error too.
+        needs_jacobian: whether ``L`` differentiates the field, so that a graph is needed even under ``no_grad``.
+    """
+
+    name: str = "cost"
+    weight: float = 0.0
+    in_error_norm: bool = True
+    needs_jacobian: bool = False
+
+    @abstractmethod
+    def rate(self, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
+        """``L``, shape ``(batch,)``, at state ``x`` with velocity ``dx``, both ``(batch, *state)``."""
+
+
+class RunningCost(Quadrature):
+    """A user's own ``L(t, x) -> (batch,)``."""
+
+    def __init__(
+        self, function: Callable[[Tensor, Tensor], Tensor], weight: float = 1.0, name: str = "running_cost"
+    ) -> None:
+        self._function, self.weight, self.name = function, weight, name
+
+    def rate(self, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
+        """The function's value."""
+        return self._function(t, x)
+
+
+class KineticEnergy(Quadrature):
+    """``L = |dx/dt|^2 / 2``, summed over the state's components.
+
+    Source: Finlay et al. 2020, How to Train Your Neural ODE.
+    """
+
+    name = "kinetic_energy"
+
+    def __init__(self, weight: float = 0.0, in_error_norm: bool = False) -> None:
+        self.weight, self.in_error_norm = weight, in_error_norm
+
+    def rate(self, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
+        """Half the squared speed."""
+        return 0.5 * dx.abs().square().flatten(1).sum(1)
+
+
+class LogDensity(Quadrature):
+    """``dq/dt = -tr(df/dx)`` by the exact trace: ``log p(x(T)) = log p(x(0)) + q(T)``.
+
+    From data to base, ``log p(x) = log p0(z) - q`` with ``z = x(T)``.  Costs one vector-Jacobian product for each
+    component of the state.
+
+    Source: Chen et al. 2018, Neural Ordinary Differential Equations, section 4.
+    """
+
+    name, needs_jacobian = "log_density", True
+
+    def rate(self, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
+        """Minus the divergence of the field."""
+        flat, trace = dx.flatten(1), x.new_zeros(x.shape[0])
+        if not flat.requires_grad:  # a field that does not depend on x
+            return trace
+        graph = flat[:, 0].requires_grad
+        for i in range(flat.shape[1]):
+            (row,) = torch.autograd.grad(flat[:, i].sum(), x, create_graph=graph, retain_graph=True, allow_unused=True)
+            if row is not None:
+                trace = trace + row.flatten(1)[:, i]
+        return -trace
+
+
+class PackedLaw(Law):
+    """``d(x, q)/dt`` on one vector ``(batch, D + num_quadratures)``."""
+
+    def __init__(self, inner: Law, field: PackedField) -> None:
+        self.inner, self._field = inner, field
+        self.t, self.t_next, self.tensors, self.noise = inner.t, inner.t_next, inner.tensors, inner.noise
+
+    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
+        """The field and its running costs at one point."""
+        x, _ = self._field.unpack(z)
+        dx, rates = self._field.rates(self.inner, t, x)
+        return torch.cat([dx.flatten(1), rates], dim=1)
+
+    def stepper(self, solver: Any) -> Any:
+        """The driven solver where it treats the state as one vector, else its steps with a rule for the rest."""
+        return self.inner.stepper(solver) if solver.opaque else EndpointRule(solver, self._field)
+
+
+class PackedField(Field):
+    """A field together with its quadratures, as one vector that any opaque solver integrates."""
+
+    def __init__(self, inner: Field, quadratures: Sequence[Quadrature], state: torch.Size) -> None:
+        self.inner, self.state, self.stats = inner, tuple(state), inner.stats
+        self.quadratures = sorted(quadratures, key=lambda q: not q.in_error_norm)  # those in the norm come first
+        size = 1
+        for length in self.state:
+            size *= length
+        self._size, self._normed = size, size + sum(q.in_error_norm for q in quadratures)
+
+    def on(self, t: Tensor, t_next: Tensor, step: int = 0) -> Law:
+        """The inner law with its running costs."""
+        return PackedLaw(self.inner.on(t, t_next, step), self)
+
+    def breakpoints(self) -> tuple[float, ...]:
+        """Those of the inner field."""
+        return self.inner.breakpoints()
+
+    def error_norm(self, ratio: Tensor) -> Tensor:
+        """Root mean square over the state and the quadratures that ask for it."""
+        return super().error_norm(ratio[:, : self._normed])
+
+    def pack(self, x: Tensor) -> Tensor:
+        """State and zero quadratures, ``(batch, D + num_quadratures)``."""
+        return torch.cat([x.flatten(1), x.new_zeros(x.shape[0], len(self.quadratures))], dim=1)
+
+    def unpack(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """``x`` ``(..., batch, *state)`` and ``q`` ``(..., batch, num_quadratures)``."""
+        x, q = z.split([self._size, len(self.quadratures)], dim=-1)
+        return x.reshape(*z.shape[:-1], *self.state), q
+
+    def rates(self, law: Law, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``dx/dt`` and the running costs, ``(batch, num_quadratures)``."""
+        if not any(q.needs_jacobian for q in self.quadratures):
+            dx = law(t, x)
+            return dx, torch.stack([q.rate(t, x, dx) for q in self.quadratures], dim=1)
+        training = torch.is_grad_enabled()
+        with torch.enable_grad():
+            x = x if x.requires_grad else x.detach().requires_grad_(True)
+            dx = law(t, x)
+            rates = torch.stack([q.rate(t, x, dx) for q in self.quadratures], dim=1)
+        return (dx, rates) if training else (dx.detach(), rates.detach())
+
+
+class EndpointRule:
+    """Integrates quadratures beside a step solver that treats parts of the state apart.
+
+    ``q += dt/2 (L_0 + L_1)`` for schemes of order <= 2; for higher order Simpson's rule with the midpoint state from
+    the cubic Hermite interpolant, ``x_m = (x_0 + x_1)/2 + dt/8 (f_0 - f_1)``, which keeps order 4.
+    """
+
+    def __init__(self, solver: Any, field: PackedField) -> None:
+        self._solver, self._field = solver, field
+        self.simpson = (solver.order or 1) > 2
+
+    def init(self, law: PackedLaw, t: Tensor, z: Tensor) -> Any:
+        """The inner starter on the state."""
+        x, _ = self._field.unpack(z)
+        return law.inner.stepper(self._solver).init(law.inner, t, x)
+
+    def step(self, law: PackedLaw, t: Tensor, dt: Any, z: Tensor, memory: Any) -> tuple[Tensor, Any]:
+        """The inner step, and the rule on its end points."""
+        x0, q = self._field.unpack(z)
+        x1, memory = law.inner.stepper(self._solver).step(law.inner, t, dt, x0, memory)
+        return torch.cat([x1.flatten(1), q + self.increment(law, t, dt, x0, x1)], dim=1), memory
+
+    def reverse_step(self, law: PackedLaw, t: Tensor, dt: Any, z: Tensor, memory: Any) -> tuple[Tensor, Any]:
+        """The inner inverse, with the increment taken back."""
+        x1, q = self._field.unpack(z)
+        x0, memory = law.inner.stepper(self._solver).reverse_step(law.inner, t, dt, x1, memory)
+        return torch.cat([x0.flatten(1), q - self.increment(law, t, dt, x0, x1)], dim=1), memory
+
+    def increment(self, law: PackedLaw, t: Tensor, dt: Any, x0: Tensor, x1: Tensor) -> Tensor:
+        """The integral of the rates over one step."""
+        f0, r0 = self._field.rates(law.inner, t, x0)
+        f1, r1 = self._field.rates(law.inner, t + dt, x1)
+        if not self.simpson:
+            return 0.5 * dt * (r0 + r1)
+        middle = 0.5 * (x0 + x1) + dt / 8 * (f0 - f1)
+        _, rm = self._field.rates(law.inner, t + 0.5 * dt, middle)
+        return dt / 6 * (r0 + 4 * rm + r1)
+
+
+class ControlCost(ABC):
+    """A cost of the control itself, added to the objective: weight decay, smoothness over depth."""
+
+    weight: float = 0.0
+
+    @abstractmethod
+    def __call__(self, control: nn.Module) -> Tensor:
+        """A 0-d tensor."""

@@ -1,0 +1,238 @@
+"""How an interval is crossed: the interface of solvers, and the walk over a grid of steps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from odeframe.errors import InvalidOption, SolveFailed
+from odeframe.field import Field, Law
+from odeframe.grid import Grid, check_times, make_grid
+from odeframe.solution import Solution, Status
+
+Memory = tuple[Tensor, ...]
+OnFailure = Literal["raise", "return", "last"]
+
+
+class StopRule(Protocol):
+    """Says after each step which samples are done: an event, or a learned end time."""
+
+    def __call__(self, t: Tensor, x: Tensor, memory: Memory) -> Tensor:
+        """A mask ``(batch,)``, true where the sample stops at ``t``; its state is kept from then on."""
+
+
+class Solver(nn.Module, ABC):
+    """A scheme for ``dx/dt = field(t, x)``.  A module: it may have trainable coefficients, which the control drives.
+
+    Attributes:
+        order: convergence order of the scheme, ``None`` where it has none to claim.
+        traits: what other parts may need or refuse.
+        opaque: whether the scheme treats the state as one vector, so that quadratures can ride in it.
+
+    Args:
+        on_failure: ``"raise"`` raises ``SolveFailed``; ``"return"`` gives a Solution with its status and what was
+            computed; ``"last"`` the same with the last finite state in place of what came after it.
+    """
+
+    order: ClassVar[int | None] = None
+    traits: ClassVar[tuple[str, ...]] = ()
+    opaque: ClassVar[bool] = True
+
+    def __init__(self, on_failure: OnFailure = "raise") -> None:
+        super().__init__()
+        if on_failure not in ("raise", "return", "last"):
+            raise InvalidOption(f"solver option on_failure: got {on_failure!r}, expected 'raise', 'return' or 'last'")
+        self.on_failure = on_failure
+
+    @abstractmethod
+    def solve(self, field: Field, x0: Tensor, times: Any, stop: StopRule | None = None) -> Solution:
+        """Crosses from the first to the last of ``times`` and returns the states at all of them.
+
+        Args:
+            field: the right-hand side.
+            x0: ``(batch, *state)`` at the first time.
+            times: strictly monotone ``(num_times,)``.
+            stop: a rule that ends samples early.
+        """
+
+    def failed(self, solution: Solution, t: float, dt: float, last: Tensor) -> Solution:
+        """Raises ``SolveFailed`` or returns what ``on_failure`` asks for; ``last`` is the last finite state."""
+        worst = worst_sample(solution.states)
+        if self.on_failure == "raise":
+            raise SolveFailed(status=solution.status, t=t, dt=dt, nfe=solution.stats.nfe, worst_sample=worst)
+        if self.on_failure == "last":
+            good = torch.isfinite(solution.states)
+            solution.states = torch.where(good, solution.states, last.expand_as(solution.states))
+        return solution
+
+
+def worst_sample(states: Tensor) -> int | None:
+    """The first sample with a non-finite value, or else the one of largest magnitude; ``None`` for an empty batch."""
+    if states.dim() < 2 or states.numel() == 0:
+        return None
+    flat = states.detach().transpose(0, 1).flatten(1).abs()
+    bad = ~torch.isfinite(flat).all(1)
+    return int(bad.nonzero()[0]) if bool(bad.any()) else int(flat.amax(1).argmax())
+
+
+def check_state(x0: Any) -> Tensor:
+    """The initial state, refused where it is no floating-point or complex tensor with a batch dimension."""
+    if not torch.is_tensor(x0):
+        raise InvalidOption(f"x0: got {type(x0).__name__}, expected a tensor (batch, *state)")
+    if not (x0.is_floating_point() or x0.is_complex()):
+        raise InvalidOption(f"x0: got dtype {x0.dtype}, expected a floating-point or complex one; write x0.float()")
+    if x0.dim() == 0:
+        raise InvalidOption("x0: got a 0-d tensor, expected (batch, *state); write x0[None]")
+    return x0
+
+
+class StepSolver(Solver):
+    """A finite composition of step maps ``(x, memory) -> (x, memory)`` on a grid that does not depend on the state.
+
+    Subclasses give :meth:`step`, and :meth:`init` where the scheme has memory.
+
+    Attributes:
+        slots: how many different blocks one step uses.
+        restart: ``"breakpoints"`` forgets the memory where the law jumps, which keeps the order of a multistep scheme;
+            ``"never"`` carries it on (a network with a piece a step).
+
+    Args:
+        steps: equal steps from the first to the last time (default 10, or as many as a piecewise control needs).
+        dt: step length instead; the last step may be shorter.
+        on_failure: see :class:`Solver`.
+    """
+
+    slots: ClassVar[int] = 1
+    restart: Literal["never", "breakpoints"] = "never"
+
+    def __init__(self, steps: int | None = None, dt: float | None = None, on_failure: OnFailure = "raise") -> None:
+        super().__init__(on_failure)
+        name = type(self).__name__
+        if steps is not None and dt is not None:
+            raise InvalidOption(f"solver {name}: got steps={steps} and dt={dt}; write one of them")
+        if steps is not None and steps < 1:
+            raise InvalidOption(f"solver {name}: option steps: got {steps}, expected at least 1")
+        if dt is not None and not 0 < dt < float("inf"):
+            raise InvalidOption(f"solver {name}: option dt: got {dt}, expected a positive number")
+        self.steps, self.dt = steps, dt
+
+    def init(self, field: Law, t: Tensor, x: Tensor) -> Memory:
+        """The memory before the first step from ``(t, x)``; ``field.t_next - field.t`` is that step."""
+        return ()
+
+    @abstractmethod
+    def step(self, field: Law, t: Tensor, dt: Any, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """One step from ``t`` to ``t + dt``.
+
+        Args:
+            field: the law on the step's interval, called as ``field(t, x)``.
+            t: 0-d float64, or ``(batch,)``.
+            dt: signed length, a number or a 0-d tensor.
+            x: ``(batch, *state)``.
+            memory: what :meth:`init` or the last step returned.
+        """
+
+    def grid(self, field: Field, times: Tensor) -> Grid:
+        """The nodes of a solve over checked times."""
+        return make_grid(times, field.breakpoints(), self.steps, self.dt)
+
+    def solve(self, field: Field, x0: Tensor, times: Any, stop: StopRule | None = None) -> Solution:
+        """Walks the grid; a non-finite end state is traced back to the step that made it."""
+        times = check_times(times)
+        grid = self.grid(field, times)
+        walk = Walk(self, field, grid, check_state(x0), stop)
+        solution = walk.run(times)
+        if bool(torch.isfinite(walk.x.detach()).all()) or x0.numel() == 0:
+            return solution
+        solution.status = Status.NON_FINITE
+        t, dt, last = walk.locate()
+        return self.failed(solution, t, dt, last)
+
+
+class ReversibleSolver(StepSolver):
+    """A step solver whose step can be undone from its result."""
+
+    @abstractmethod
+    def reverse_step(self, field: Law, t: Tensor, dt: Any, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """State and memory at ``t`` from those at ``t + dt``; arguments otherwise as for :meth:`StepSolver.step`."""
+
+
+class Walk:
+    """One pass of a step solver over a grid."""
+
+    def __init__(self, solver: StepSolver, field: Field, grid: Grid, x0: Tensor, stop: StopRule | None) -> None:
+        self.solver, self.field, self.grid, self.x0, self.stop = solver, field, grid, x0, stop
+        self.x, self.memory = x0, ()
+        self.stop_times: Tensor | None = None
+        if stop is not None:
+            end = float(grid.nodes[-1])
+            self.stop_times = torch.full((x0.shape[0],), end, dtype=torch.float64, device=x0.device)
+            self._done = torch.zeros(x0.shape[0], dtype=torch.bool, device=x0.device)
+
+    def run(self, times: Tensor) -> Solution:
+        """All steps; the states at the output nodes."""
+        outputs = set(self.grid.outputs)
+        found = {0: self.x0} if 0 in outputs else {}
+        for k in range(len(self.grid.spacing)):
+            self.advance(k)
+            if k + 1 in outputs:
+                found[k + 1] = self.x
+        states = torch.stack([found[node] for node in self.grid.outputs])
+        return Solution(times, states, self.field.stats, stop_times=self.stop_times)
+
+    def advance(self, k: int) -> None:
+        """Step ``k``, unless every sample has stopped."""
+        if self.stop is not None and k > 0 and bool(self._done.all()):
+            return
+        grid, solver = self.grid, self.solver
+        t = grid.nodes[k]
+        law = self.field.on(t, grid.nodes[k + 1], step=k)
+        stepper = law.stepper(solver)
+        if k == 0 or (solver.restart == "breakpoints" and k in grid.jumps):
+            self.memory = stepper.init(law, t, self.x)
+        x, memory = stepper.step(law, t, grid.spacing[k], self.x, self.memory)
+        self.field.stats.accepted += 1
+        if self.stop is None:
+            self.x, self.memory = x, memory
+        else:
+            self.keep_stopped(grid.nodes[k + 1], x, memory)
+
+    def keep_stopped(self, t: Tensor, x: Tensor, memory: Memory) -> None:
+        """Takes the step for the samples that go on, then asks the rule who stops here."""
+        done = self._done
+        if k_memory := len(self.memory) == len(memory):
+            memory = tuple(_where(done, old, new) for old, new in zip(self.memory, memory, strict=True))
+        if not k_memory and bool(done.any()):
+            raise InvalidOption(f"solver {type(self.solver).__name__} changes the length of its memory: no stop rule")
+        self.x, self.memory = _where(done, self.x, x), memory
+        assert self.stop is not None and self.stop_times is not None
+        mask = self.stop(t, self.x, self.memory)
+        if mask.shape != done.shape or mask.dtype != torch.bool:
+            raise InvalidOption(
+                f"a stop rule returns a bool mask of shape {tuple(done.shape)}, got {mask.dtype} {tuple(mask.shape)}"
+            )
+        self.stop_times = torch.where(mask & ~done, t.to(self.stop_times.device), self.stop_times)
+        self._done = done | mask
+
+    def locate(self) -> tuple[float, float, Tensor]:
+        """Walks again without a graph up to the first non-finite state: ``(t, dt, last finite state)`` there."""
+        again = Walk(self.solver, self.field, self.grid, self.x0.detach(), self.stop)
+        evaluations, accepted = self.field.stats.nfe, self.field.stats.accepted
+        last = again.x0
+        try:
+            with torch.no_grad():
+                for k in range(len(self.grid.spacing)):
+                    again.advance(k)
+                    if not bool(torch.isfinite(again.x).all()):
+                        return float(self.grid.nodes[k]), float(self.grid.spacing[k]), last
+                    last = again.x
+        finally:
+            self.field.stats.nfe, self.field.stats.accepted = evaluations, accepted
+        return float(self.grid.nodes[-1]), 0.0, last
+
+
+def _where(mask: Tensor, old: Tensor, new: Tensor) -> Tensor:
+    return torch.where(mask.reshape(-1, *[1] * (new.dim() - 1)), old, new)

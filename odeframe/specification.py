@@ -1,0 +1,66 @@
+"""What data states about itself before set-up, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from odeframe.errors import InvalidOption
+
+TARGETS = ("class", "value", "none")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Shapes and target of a data set, without the leading batch dimension.
+
+    Attributes:
+        name: the registry word of the data.
+        input_shape: shape of one sample, e.g. ``(1, 8, 8)`` or ``(10,)``.
+        target: ``"class"`` (integer labels), ``"value"`` (real numbers) or ``"none"``.
+        num_classes: how many classes, for ``target="class"``.
+        target_shape: shape of one target, ``()`` for a label or a scalar.
+        task: the default task's word.
+        class_names: names of the classes for pictures, may be empty.
+        target_mean, target_scale: a value target in its own units is ``target_mean + target_scale * target``.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    target: str = "none"
+    num_classes: int | None = None
+    target_shape: tuple[int, ...] = ()
+    task: str = "classification"
+    class_names: tuple[str, ...] = field(default=())
+    target_mean: float = 0.0
+    target_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise InvalidOption(f"DataSpec target: got {self.target!r}, expected one of {', '.join(TARGETS)}")
+        if self.target == "class" and (self.num_classes is None or self.num_classes < 2):
+            raise InvalidOption(
+                f"DataSpec of {self.name!r}: target 'class' needs num_classes >= 2, got {self.num_classes!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for hyper-parameters: lists, numbers and strings alone."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DataSpec:
+        """The inverse of :meth:`to_dict`."""
+        known = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        try:
+            return cls(**known)
+        except TypeError as error:
+            raise InvalidOption(f"a data specification has the keys {list(cls.__dataclass_fields__)}: {error}") from error
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What an architecture must map: one sample's shape to one output's shape."""
+
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]

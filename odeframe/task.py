@@ -1,0 +1,47 @@
+"""What is asked: how a batch becomes input and target, the terminal cost Phi, metrics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from odeframe.specification import DataSpec
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+
+class Task(ABC):
+    """A question put to a network.
+
+    The objective of a batch is ``J = mean_i [ Phi(x_i(T), y_i) + q_i(T) ]`` with the running costs ``q`` that the
+    network's flows integrate; the task owns ``Phi``.
+    """
+
+    #: the metric that says which model is best, and whether more of it is better
+    monitor: str = "loss"
+    monitor_mode: str = "min"
+
+    @abstractmethod
+    def output_shape(self, spec: DataSpec) -> tuple[int, ...]:
+        """Shape of one sample's output, which the architecture's head must have."""
+
+    @abstractmethod
+    def cost(self, output: Tensor, target: Any) -> Tensor:
+        """Terminal cost ``Phi``, shape ``(batch,)``, of outputs ``(batch, *output_shape)``."""
+
+    def split(self, batch: Any) -> tuple[Any, Any]:
+        """``(input, target)`` of a batch; a pair by default, the target ``None`` for a lone tensor."""
+        if isinstance(batch, (tuple, list)):
+            return (batch[0], batch[1]) if len(batch) > 1 else (batch[0], None)
+        return batch, None
+
+    @abstractmethod
+    def metrics(self, spec: DataSpec) -> MetricCollection:
+        """Fresh torchmetrics, updated by ``update(output, target)`` and named as they are logged."""
+
+    def predict(self, output: Tensor) -> dict[str, Tensor]:
+        """What ``predict`` writes for a batch of outputs: named tensors with a leading batch dimension."""
+        return {"output": output}

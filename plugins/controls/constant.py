@@ -1,0 +1,28 @@
+"""Weight-tied: one set of parameters for all depths."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from odeframe import Control
+from odeframe.control import Block, BlockLaw, ControlLaw
+
+
+class Constant(Control):
+    """``theta(t) = theta``: the dynamics keep their own parameters.
+
+    Source: Chen et al. 2018, Neural Ordinary Differential Equations.
+    """
+
+    def build(self, block: Block, steps: int | None) -> None:
+        """Takes the block as it is."""
+        self._block = block
+
+    @property
+    def block(self) -> Block:
+        """The block itself."""
+        return self._block
+
+    def on(self, t: Tensor, t_next: Tensor) -> ControlLaw:
+        """The block, whatever the interval."""
+        return BlockLaw(self._block)

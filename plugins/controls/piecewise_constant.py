@@ -1,0 +1,72 @@
+"""A set of parameters for each of equal intervals of depth: the layers of a residual network."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+from torch import Tensor, nn
+
+from odeframe import Control, InvalidOption
+from odeframe.control import Block, BlockLaw, ControlLaw, fresh_copy
+from odeframe.drive import equal_breakpoints, piece_index
+
+
+class PiecewiseConstant(Control):
+    """``theta(t) = theta_j`` on the j-th of ``pieces`` equal parts of the horizon.
+
+    Each piece is a block of its own, with its own buffers; the first is the block that was given.
+
+    Args:
+        pieces: number of parts; default one a step of the solver.
+        init: ``"reset"`` draws every further piece by the modules' own ``reset_parameters``; ``"copy"`` starts all
+            from the values of the first.
+
+    Source: E 2017, A Proposal on Machine Learning via Dynamical Systems; Haber, Ruthotto 2017.
+    """
+
+    def __init__(self, pieces: int | None = None, init: Literal["reset", "copy"] = "reset") -> None:
+        super().__init__()
+        if pieces is not None and pieces < 1:
+            raise InvalidOption(f"control 'piecewise_constant': option pieces: got {pieces}, expected at least 1")
+        if init not in ("reset", "copy"):
+            raise InvalidOption(f"control 'piecewise_constant': option init: got {init!r}, expected 'reset' or 'copy'")
+        self._pieces, self._init = pieces, init
+        self.blocks = nn.ModuleList()
+
+    def build(self, block: Block, steps: int | None) -> None:
+        """Makes the pieces."""
+        pieces = self._pieces or steps
+        if pieces is None:
+            raise InvalidOption(
+                "control 'piecewise_constant': the solver has no fixed number of steps to take one piece each; say how "
+                "many: {name: piecewise_constant, pieces: 8}"
+            )
+        twin = fresh_copy if self._init == "reset" else copy.deepcopy
+        self.blocks = nn.ModuleList([block, *(twin(block) for _ in range(pieces - 1))])
+
+    @property
+    def pieces(self) -> int:  # type: ignore[override]
+        """How many parts the horizon has."""
+        return len(self.blocks)
+
+    @property
+    def block(self) -> Block:
+        """The first piece."""
+        return self.blocks[0]  # type: ignore[return-value]
+
+    def on(self, t: Tensor, t_next: Tensor) -> ControlLaw:
+        """The piece that holds the interval."""
+        return BlockLaw(self.blocks[piece_index(t, t_next, self.horizon, self.pieces)])  # type: ignore[arg-type]
+
+    def breakpoints(self) -> tuple[float, ...]:
+        """The times between pieces."""
+        return equal_breakpoints(self.horizon, self.pieces)
+
+    def refine(self, factor: int) -> None:
+        """Splits every piece into ``factor`` equal ones with its values and buffers: the same function of time."""
+        if factor < 1:
+            raise InvalidOption(f"control 'piecewise_constant': refine: got factor {factor}, expected at least 1")
+        self.blocks = nn.ModuleList(
+            twin for block in self.blocks for twin in (block, *(copy.deepcopy(block) for _ in range(factor - 1)))
+        )

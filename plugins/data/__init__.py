@@ -1,0 +1,1 @@
+"""Data modules by name, and the splits and scalings that they share."""

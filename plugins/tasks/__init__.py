@@ -1,0 +1,1 @@
+"""Tasks by name: what is asked of a network."""
