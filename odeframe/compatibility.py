@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -52,8 +52,7 @@ def why(kind_a: str, a: Any, kind_b: str, b: Any) -> list[str]:
         InvalidOption: a kind or a choice is none.
         UnknownComponent, PluginConflict: a name is unknown, or has several providers.
     """
-    first, second = _facts(_word(kind_a, a)), _facts(_word(kind_b, b))
-    return [*_unmet(first, second), *_unmet(second, first)]
+    return _between(_facts(_word(kind_a, a)), _facts(_word(kind_b, b)))
 
 
 def check(chosen: Mapping[str, Any]) -> None:
@@ -63,15 +62,16 @@ def check(chosen: Mapping[str, Any]) -> None:
         chosen: kind to choice, each as for ``why``; None, as a kind that is not there, is not checked.
 
     Raises:
-        Incompatible: two do not go together; names both, the trait, and the registered names that would fit.
+        Incompatible: some do not go together; names each two, the trait, and the registered names that would fit.
         InvalidOption, UnknownComponent, PluginConflict: as ``why``.
     """
     words = {kind: _word(kind, value) for kind, value in chosen.items() if value is not None}
     facts = {kind: _facts(each) for kind, each in words.items()}
-    for a, b in combinations(words, 2):
-        reasons = [*_unmet(facts[a], facts[b]), *_unmet(facts[b], facts[a])]
-        if reasons:
-            raise Incompatible(" ".join([*reasons, _fitting(a, b, words), _fitting(b, a, words)]))
+    pairs = {pair: _between(facts[pair[0]], facts[pair[1]]) for pair in combinations(words, 2)}
+    conflicts = [pair for pair, reasons in pairs.items() if reasons]
+    if conflicts:
+        reasons = [reason for pair in conflicts for reason in pairs[pair]]
+        raise Incompatible(" ".join([*reasons, *_remedies(conflicts, words)]))
 
 
 def compatible(kind: str, /, **chosen: Any) -> list[str]:
@@ -93,9 +93,7 @@ def compatible(kind: str, /, **chosen: Any) -> list[str]:
     for other in chosen:
         check_kind(other)
     if kind in chosen:
-        raise InvalidOption(
-            f"got {kind}={chosen[kind]!r} among the choices that a {kind} is to fit: leave it out"
-        )
+        raise InvalidOption(f"got {kind}={chosen[kind]!r} among the choices that a {kind} is to fit: leave it out")
     others = [_facts(_word(other, value)) for other, value in chosen.items() if value is not None]
     names = []
     for component in components(kind):
@@ -104,7 +102,7 @@ def compatible(kind: str, /, **chosen: Any) -> list[str]:
         except UnknownComponent as error:
             warnings.warn(f"left out: {error}", stacklevel=2)
             continue
-        if not any(_unmet(facts, other) or _unmet(other, facts) for other in others):
+        if not any(_between(facts, other) for other in others):
             names.append(spelling(component))
     return sorted(names)
 
@@ -154,6 +152,10 @@ def _declared(value: Any, name: str) -> tuple[str, ...]:
     return tuple(words) if collection and all(isinstance(each, str) for each in words) else ()
 
 
+def _between(first: _Facts, second: _Facts) -> list[str]:
+    return [*_unmet(first, second), *_unmet(second, first)]
+
+
 def _unmet(asking: _Facts, other: _Facts) -> list[str]:
     reasons = []
     for need, condition in asking.needs:
@@ -165,22 +167,26 @@ def _unmet(asking: _Facts, other: _Facts) -> list[str]:
                 choices = " or ".join(map(repr, need.names))
                 reasons.append(f"{who} needs the {need.kind} {choices}, got {other.text}.")
         elif need.refused and need.trait in other.traits:
-            reasons.append(
-                f"{who} refuses a {need.kind} with the trait {need.trait!r}, which {other.text} has."
-            )
+            reasons.append(f"{who} refuses a {need.kind} with the trait {need.trait!r}, which {other.text} has.")
         elif not need.refused and need.trait not in other.traits:
             hint = "" if other.component else f" (its class may declare it: traits = ({need.trait!r},))"
-            reasons.append(
-                f"{who} needs a {need.kind} with the trait {need.trait!r}, which {other.text} lacks{hint}."
-            )
+            reasons.append(f"{who} needs a {need.kind} with the trait {need.trait!r}, which {other.text} lacks{hint}.")
     return reasons
 
 
-def _fitting(kind: str, partner: str, words: Mapping[str, Word]) -> str:
-    """Which registered names of a kind would fit all the rest, or at least the partner."""
-    rest = {other: value for other, value in words.items() if other != kind}
-    names = compatible(kind, **rest)
-    if names:
-        return f"A {kind} that fits the other choices: {', '.join(names)}."
-    names = compatible(kind, **{partner: words[partner]})
-    return f"A {kind} that fits {words[partner]}: {', '.join(names) or 'none is registered'}."
+def _remedies(conflicts: Sequence[tuple[str, str]], words: Mapping[str, Word]) -> list[str]:
+    """The registered names that settle all conflicts in place of one choice, or else each pair for itself."""
+    texts = []
+    for kind in dict.fromkeys(kind for pair in conflicts for kind in pair):
+        if not all(kind in pair for pair in conflicts):
+            continue
+        names = compatible(kind, **{other: value for other, value in words.items() if other != kind})
+        if names:
+            texts.append(f"A {kind} that fits the other choices: {', '.join(names)}.")
+    if texts:
+        return texts
+    for pair in conflicts:
+        for kind, partner in (pair, pair[::-1]):
+            names = compatible(kind, **{partner: words[partner]})
+            texts.append(f"A {kind} that fits {words[partner]}: {', '.join(names) or 'none is registered'}.")
+    return list(dict.fromkeys(texts))

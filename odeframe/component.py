@@ -59,9 +59,7 @@ class Component:
             what = f"{self.part.target} does not import: {type(error).__name__}: {error}"
             raise UnknownComponent(f"{whose}: {what}") from error
         if not callable(target):
-            raise UnknownComponent(
-                f"{whose}: {self.part.target} is {target!r}, expected a class or a function"
-            )
+            raise UnknownComponent(f"{whose}: {self.part.target} is {target!r}, expected a class or a function")
         return target
 
 
@@ -140,8 +138,6 @@ def _unknown(kind: str, name: str) -> str:
     text = f"there is no {kind} {name!r}.{suggestion(name, names)} Registered: {', '.join(names) or 'none'}."
     absent = [plugin for plugin in plugins.loaded() if plugin.status != "ok"]
     if absent:
-        reasons = "; ".join(
-            f"{each.package} {each.version} is {each.status}: {each.reason}" for each in absent
-        )
+        reasons = "; ".join(f"{each.package} {each.version} is {each.status}: {each.reason}" for each in absent)
         text += f" A plugin that is not in use may provide it: {reasons}"
     return text

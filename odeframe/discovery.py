@@ -82,7 +82,7 @@ def shut_out(packages: Collection[str]) -> dict[str, str]:
     reasons = {}
     if allowed:
         reasons = dict.fromkeys(set(packages) - allowed - {OURS}, "not named in ODEFRAME_PLUGINS")
-    return reasons | dict.fromkeys(blocked, "named in ODEFRAME_BLOCK_PLUGINS")
+    return reasons | dict.fromkeys(blocked & set(packages), "named in ODEFRAME_BLOCK_PLUGINS")
 
 
 def strict() -> bool:
@@ -102,4 +102,4 @@ def _listed(variable: str, packages: Collection[str]) -> set[str]:
     for name in sorted(names - set(packages)):
         near = suggestion(name, packages)
         warnings.warn(f"{variable} names {name}, which is no installed plugin.{near}", stacklevel=2)
-    return names & set(packages)
+    return names

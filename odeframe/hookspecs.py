@@ -158,17 +158,13 @@ def _needs(where: str, values: Any) -> tuple[str, ...]:
 
 def _conditions(when: Any) -> dict[str, dict[str, tuple[str, ...]]]:
     if not isinstance(when, Mapping):
-        raise InvalidOption(
-            f"got when {when!r}, expected a mapping, {{'option=value': {{'traits': ('step',)}}}}"
-        )
+        raise InvalidOption(f"got when {when!r}, expected a mapping, {{'option=value': {{'traits': ('step',)}}}}")
     checked: dict[str, dict[str, tuple[str, ...]]] = {}
     for condition, added in when.items():
         if not isinstance(condition, str) or not _CONDITION.fullmatch(condition):
             raise InvalidOption(f"got condition {condition!r} in when, expected 'option=value'")
         if not isinstance(added, Mapping) or not set(added) <= {"traits", "needs"}:
-            raise InvalidOption(
-                f"got when {condition!r}: {added!r}, expected a mapping of 'traits' and 'needs'"
-            )
+            raise InvalidOption(f"got when {condition!r}: {added!r}, expected a mapping of 'traits' and 'needs'")
         where = f"when {condition!r}"
         checked[condition] = {
             "traits": _words(f"traits of {where}", added.get("traits", ()), _TRAIT),

@@ -137,6 +137,8 @@ def fits(value: object, hint: Any) -> bool:
         return fits(value, arguments[0])
     if origin is type:
         return isinstance(value, type) and _is_subclass(value, arguments[0])
+    if origin is tuple and not arguments:  # tuple[()]
+        return isinstance(value, tuple | list) and not value
     return _is(value, origin or hint) and _elements_fit(value, origin or hint, arguments)
 
 
@@ -166,8 +168,7 @@ def _elements_fit(value: Any, cls: Any, arguments: tuple[Any, ...]) -> bool:
     if not arguments or not isinstance(cls, type):
         return True
     if cls is tuple and arguments[-1] is not Ellipsis:
-        wanted = () if arguments == ((),) else arguments
-        return len(value) == len(wanted) and all(map(fits, value, wanted))
+        return len(value) == len(arguments) and all(map(fits, value, arguments))
     if issubclass(cls, Mapping):
         key, item = arguments if len(arguments) == 2 else (arguments[0], Any)
         return all(fits(k, key) and fits(v, item) for k, v in value.items())

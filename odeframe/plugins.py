@@ -134,9 +134,7 @@ def _tables(package: str, entries: list[Entry]) -> Tables:
     except (Exception, SystemExit) as error:
         raise _QuarantineError(f"{entry.value} does not import: {_one_line(error)}") from error
     if not isinstance(module, types.ModuleType):
-        raise _QuarantineError(
-            f"its entry point {entry.value} is a {type(module).__name__}, expected a module"
-        )
+        raise _QuarantineError(f"its entry point {entry.value} is a {type(module).__name__}, expected a module")
     version = vars(module).get("ODEFRAME_API", API)  # not getattr: a module may have a __getattr__ of its own
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise _QuarantineError(f"got ODEFRAME_API = {version!r}, expected a whole number up to {API}")
@@ -170,12 +168,8 @@ def _hooks(package: str, module: types.ModuleType) -> list[Any]:
     for hook in hooks:
         if not hook.has_spec():
             near = suggestion(hook.name, HOOKS.values())
-            raise _QuarantineError(
-                f"there is no hook {hook.name!r}.{near} The hooks are {', '.join(HOOKS.values())}"
-            )
-        if any(
-            implementation.wrapper or implementation.hookwrapper for implementation in hook.get_hookimpls()
-        ):
+            raise _QuarantineError(f"there is no hook {hook.name!r}.{near} The hooks are {', '.join(HOOKS.values())}")
+        if any(implementation.wrapper or implementation.hookwrapper for implementation in hook.get_hookimpls()):
             raise _QuarantineError(f"{hook.name} is a wrapper, expected a function that returns a table")
     implemented = {implementation.function for hook in hooks for implementation in hook.get_hookimpls()}
     for name in HOOKS.values():
@@ -208,9 +202,7 @@ def _table(kind: str, hook: str, implementation: Any) -> dict[str, Part]:
             raise _QuarantineError(f"{hook}, {name!r}: {error}") from error
         added = (need for clause in parts[name].when.values() for need in clause.get("needs", ()))
         if any(Need.parse(need).kind == kind for need in (*parts[name].needs, *added)):
-            raise _QuarantineError(
-                f"{hook}, {name!r}: a {kind} has a need of its own kind, expected one of another"
-            )
+            raise _QuarantineError(f"{hook}, {name!r}: a {kind} has a need of its own kind, expected one of another")
     return parts
 
 
@@ -225,9 +217,7 @@ def _with_notes(found: list[PluginStatus], errors_wanted: bool) -> tuple[PluginS
     for (kind, name), packages in sorted(providers.items()):
         if len(packages) > 1 and OURS not in packages and errors_wanted:
             spellings = ", ".join(f"{package}/{name}" for package in packages)
-            raise PluginConflict(
-                f"{kind} {name!r} has several providers: {spellings} (ODEFRAME_STRICT_PLUGINS is set)"
-            )
+            raise PluginConflict(f"{kind} {name!r} has several providers: {spellings} (ODEFRAME_STRICT_PLUGINS is set)")
         for package in packages if len(packages) > 1 else ():
             if package != OURS:
                 others = ", ".join(other for other in packages if other != package)

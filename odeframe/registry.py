@@ -108,13 +108,8 @@ def describe(kind: str, name: str) -> dict[str, Any]:
     component = resolve(kind, name)
     part = component.part
     target = None if component.missing else component.load()
-    document = inspect.cleandoc(getattr(target, "__doc__", "") or "").partition("\n")[
-        0
-    ]  # not an inherited one
-    when = {
-        condition: {key: list(value) for key, value in added.items()}
-        for condition, added in part.when.items()
-    }
+    document = inspect.cleandoc(getattr(target, "__doc__", "") or "").partition("\n")[0]  # not an inherited one
+    when = {condition: {key: list(value) for key, value in added.items()} for condition, added in part.when.items()}
     options = [
         {
             "name": option.name,
@@ -219,17 +214,13 @@ def check_provenance(records: Iterable[Mapping[str, Any]]) -> None:
     for record in records:
         kind, name, package, version = (record.get(key) for key in ("kind", "name", "package", "version"))
         if kind not in KINDS or not all(isinstance(text, str) for text in (name, package, version)):
-            raise CheckpointError(
-                f"got {dict(record)!r}, expected the kind, name, package and version of a component"
-            )
+            raise CheckpointError(f"got {dict(record)!r}, expected the kind, name, package and version of a component")
         plugin, bare = installed.get(str(package)), str(name).rpartition("/")[2]
         what, command = f"{kind} {name!r} of {package} {version}", f"pip install {package}=={version}"
         if plugin is None:
             lacking.append(f"{what} is not installed: {command}")
         elif plugin.status != "ok":
-            lacking.append(
-                f"{what} is not in use, {package} {plugin.version} is {plugin.status}: {plugin.reason}"
-            )
+            lacking.append(f"{what} is not in use, {package} {plugin.version} is {plugin.status}: {plugin.reason}")
         elif bare not in plugin.parts.get(str(kind), {}):
             lacking.append(f"{what} is gone from {package} {plugin.version}, which is installed: {command}")
         else:
@@ -267,6 +258,4 @@ def _plain(where: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(where, item) for key, item in value.items()}
     got = f"{where} = {value!r} ({type(value).__name__})"
-    raise InvalidOption(
-        f"{got} cannot be kept in a checkpoint, expected numbers, strings, lists and mappings"
-    )
+    raise InvalidOption(f"{got} cannot be kept in a checkpoint, expected numbers, strings, lists and mappings")

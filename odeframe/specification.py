@@ -51,11 +51,13 @@ class DataSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DataSpec:
         """The inverse of :meth:`to_dict`."""
-        known = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         try:
             return cls(**known)
         except TypeError as error:
-            raise InvalidOption(f"a data specification has the keys {list(cls.__dataclass_fields__)}: {error}") from error
+            raise InvalidOption(
+                f"a data specification has the keys {list(cls.__dataclass_fields__)}: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,10 @@ class StepMap(nn.Module, ABC):
 
 
 class ModuleStep(StepMap):
-    """A plain module on ``x``: stem, transition or head; what else is in ``z`` passes through."""
+    """A plain module on ``x``: stem, transition or head; what else is in ``z`` passes through.
+
+    A module that returns ``(x, drive)`` puts the drive's tensors into ``z`` as context of the flow that follows.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -67,7 +70,11 @@ class ModuleStep(StepMap):
 
     def forward(self, z: State) -> State:
         """``(x, ...) -> (module(x), ...)``."""
-        return (self.module(z[0]), *z[1:])
+        made = self.module(z[0])
+        if isinstance(made, tuple):
+            x, drive = made
+            return (x, *drive.tensors, *z[1:])
+        return (made, *z[1:])
 
 
 @dataclass(frozen=True)

@@ -125,25 +125,19 @@ class CSV(DataModule):
         table.position(self.target)
         columns = tuple(self.columns or (name for name in table.names if name != self.target))
         if not columns:
-            raise DataError(
-                f"{table.path}: {self.target!r} is the only column; expected features beside the target"
-            )
+            raise DataError(f"{table.path}: {self.target!r} is the only column; expected features beside the target")
         inputs = np.stack([table.numbers(name) for name in columns], axis=1)
         as_classes = (self.task or self._guess(table)) == "classification"
         target = self._classes(table, len(columns)) if as_classes else self._values(table, len(columns))
         scaling = Scaling.fit(inputs[target.parts["train"]], columns)
         constant = [name for name, same in zip(columns, scaling.constant, strict=True) if same]
         if constant:
-            rank_zero_warn(
-                f"{table.path}: constant over the training rows, so centred but not scaled: {constant}"
-            )
+            rank_zero_warn(f"{table.path}: constant over the training rows, so centred but not scaled: {constant}")
         return _Prepared(columns, inputs, scaling, target)
 
     def _guess(self, table: Table) -> str:
         task, reason = _likely_task(table, self.target)
-        rank_zero_info(
-            f"{table.path}: task {task}, because {reason}; the data's option task chooses otherwise"
-        )
+        rank_zero_info(f"{table.path}: task {task}, because {reason}; the data's option task chooses otherwise")
         return task
 
     def _classes(self, table: Table, num_columns: int) -> _Target:
@@ -153,9 +147,7 @@ class CSV(DataModule):
         except DataError as error:
             if any(number(name) is None for name in classes):
                 raise
-            raise DataError(
-                f"{error}; if the target {self.target!r} is a quantity, write task: regression"
-            ) from error
+            raise DataError(f"{error}; if the target {self.target!r} is a quantity, write task: regression") from error
         spec = DataSpec(
             name="csv",
             input_shape=(num_columns,),
@@ -170,8 +162,7 @@ class CSV(DataModule):
         values = table.numbers(self.target)[:, None]
         if values.min() == values.max():
             raise DataError(
-                f"{table.path}: the target {self.target!r} has the single value {values[0, 0]:g}, expected "
-                "two or more"
+                f"{table.path}: the target {self.target!r} has the single value {values[0, 0]:g}, expected two or more"
             )
         parts = split_rows(len(table), self.split, self.seed, name="csv")
         unit = Scaling.fit(values[parts["train"]], [self.target])
@@ -225,18 +216,12 @@ def _labels(table: Table, target: str) -> tuple[np.ndarray, tuple[str, ...]]:
     keys = table.texts(target)
     values = [number(key) for key in keys]
     if None not in values:  # so that 1 and 1.0 are one class, and 10 comes after 9
-        names = {
-            value: str(int(value)) if value.is_integer() else str(value)
-            for value in values
-            if value is not None
-        }
+        names = {value: str(int(value)) if value.is_integer() else str(value) for value in values if value is not None}
         keys = [names[value] for value in values if value is not None]
         classes = tuple(names[value] for value in sorted(names))
     else:
         classes = tuple(sorted(set(keys)))
     if len(classes) < 2:
-        raise DataError(
-            f"{table.path}: the target {target!r} has the single class {keys[0]!r}, expected two or more"
-        )
+        raise DataError(f"{table.path}: the target {target!r} has the single class {keys[0]!r}, expected two or more")
     index = {key: label for label, key in enumerate(classes)}
     return np.array([index[key] for key in keys], dtype=np.int64), classes

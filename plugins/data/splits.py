@@ -81,10 +81,15 @@ def split_rows(
     sizes = split_sizes(num_rows, fractions)
     counts = np.bincount(labels) if labels is not None else np.array([num_rows])
     _check_counts(name, num_rows, fractions, counts, class_names)
-    rows = np.arange(num_rows)
-    rest, test = train_test_split(rows, test_size=sizes[2], random_state=seed, stratify=labels)
-    rest_labels = None if labels is None else labels[rest]
-    train, val = train_test_split(rest, test_size=sizes[1], random_state=seed, stratify=rest_labels)
+    try:
+        rest, test = train_test_split(np.arange(num_rows), test_size=sizes[2], random_state=seed, stratify=labels)
+        rest_labels = None if labels is None else labels[rest]
+        train, val = train_test_split(rest, test_size=sizes[1], random_state=seed, stratify=rest_labels)
+    except ValueError as error:
+        raise DataError(
+            f"data {name!r}: {num_rows} rows with {int(counts.min())} in the smallest class cannot be stratified "
+            f"into {' + '.join(map(str, sizes))}: {error} Add samples or change the split"
+        ) from error
     parts = {"train": train, "val": val, "test": test}
     if labels is not None:
         _check_presence(name, labels, parts, class_names)
@@ -146,9 +151,7 @@ def _check_counts(
         )
 
 
-def _check_presence(
-    name: str, labels: np.ndarray, parts: dict[str, np.ndarray], class_names: Sequence[str]
-) -> None:
+def _check_presence(name: str, labels: np.ndarray, parts: dict[str, np.ndarray], class_names: Sequence[str]) -> None:
     for split in SPLITS:
         absent = np.setdiff1d(labels, labels[parts[split]])
         if absent.size == 0:

@@ -100,7 +100,10 @@ def read_table(path: str | Path, delimiter: str = ",") -> Table:
             its line.
     """
     path = Path(path).expanduser()
-    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, strict=True)
+    lines_of_text = io.StringIO(_text(path), newline="")
+    # So that a quote after ", " opens a quoted cell.
+    skip = delimiter != " "
+    reader = csv.reader(lines_of_text, delimiter=delimiter, skipinitialspace=skip, strict=True)
     header: tuple[str, ...] | None = None
     rows, lines = [], []
     try:

@@ -46,8 +46,7 @@ class Classification(Task):
     def __init__(self, label_smoothing: float = 0.0) -> None:
         if not 0 <= label_smoothing < 1:
             raise InvalidOption(
-                f"task 'classification', option label_smoothing: got {label_smoothing}, expected a number >= "
-                "0 and < 1"
+                f"task 'classification', option label_smoothing: got {label_smoothing}, expected a number >= 0 and < 1"
             )
         self.label_smoothing = label_smoothing
 
@@ -88,18 +87,14 @@ def _num_classes(spec: DataSpec) -> int:
 
 def _checked_labels(output: Tensor, target: Any) -> Tensor:
     if not isinstance(target, Tensor):
-        raise DataError(
-            f"task 'classification': got {type(target).__name__} for the labels, expected a tensor"
-        )
+        raise DataError(f"task 'classification': got {type(target).__name__} for the labels, expected a tensor")
     if output.dim() != 2 or target.shape != output.shape[:1]:
         raise DataError(
             f"task 'classification': got outputs {tuple(output.shape)} and labels {tuple(target.shape)}, "
             "expected (batch, classes) and (batch,)"
         )
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise DataError(
-            f"task 'classification': got labels of {target.dtype}, expected integers, e.g. torch.int64"
-        )
+        raise DataError(f"task 'classification': got labels of {target.dtype}, expected integers, e.g. torch.int64")
     num_classes = output.shape[1]
     # An index outside the range is an assertion on a GPU, which ends the process without naming the label.
     outside = (target < 0) | (target >= num_classes)

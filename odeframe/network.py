@@ -1,0 +1,192 @@
+"""Architectures: named recipes of stem, flows, transitions and head; and the network that one builds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from odeframe.control import fresh_copy
+from odeframe.drive import Drive
+from odeframe.errors import InvalidOption
+from odeframe.flow import Choice, Flow
+from odeframe.options import options_of
+from odeframe.registry import Word, word
+from odeframe.solution import Solution, Stats
+from odeframe.specification import NetworkSpec
+from odeframe.stepmap import ModuleStep, StepMap
+
+FLOW_KINDS = ("dynamics", "control", "solver", "gradient")
+
+
+@dataclass
+class Outcome:
+    """What a network makes of a batch.
+
+    Attributes:
+        output: ``(batch, *output)``.
+        cost: weighted running costs of all flows, ``(batch,)``; ``None`` where there are none.
+        solutions: one a flow, in order.
+    """
+
+    output: Tensor
+    cost: Tensor | None
+    solutions: list[Solution] = field(default_factory=list)
+
+
+class Network(nn.Module):
+    """Stages in order: modules (stem, transitions, head) and flows.
+
+    A stage that returns a pair ``(x0, drive)`` drives the flows after it.
+
+    Args:
+        stages: name to module, e.g. ``{"stem": ..., "flow": Flow(...), "head": ...}``.
+    """
+
+    def __init__(self, stages: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict(stages)
+
+    @property
+    def flows(self) -> list[Flow]:
+        """The flows in order."""
+        return [stage for stage in self.stages.values() if isinstance(stage, Flow)]
+
+    @property
+    def stats(self) -> Stats:
+        """Counts of the last pass, summed over the flows."""
+        total = Stats()
+        for flow in self.flows:
+            total = total + flow.stats
+        return total
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output, ``(batch, *output)``."""
+        return self.run(x).output
+
+    def run(self, x: Tensor, times: Sequence[float] | None = None) -> Outcome:
+        """Output, running cost and solutions.
+
+        Args:
+            x: ``(batch, *input)``.
+            times: fractions of each flow's horizon at which its states are kept, 0 to 1; default both ends.
+        """
+        drive: Drive | None = None
+        costs: list[Tensor] = []
+        solutions = []
+        for stage in self.stages.values():
+            if isinstance(stage, Flow):
+                start, end = stage.horizon
+                asked = None if times is None else [start + (end - start) * fraction for fraction in times]
+                solution = stage.solve(x, asked, drive=drive)
+                solutions.append(solution)
+                x = solution.final
+                if stage.quadratures:
+                    costs.append(stage.running_cost(solution))
+            else:
+                x = stage(x)
+                if isinstance(x, tuple):
+                    x, drive = x
+        return Outcome(x, torch.stack(costs).sum(0) if costs else None, solutions)
+
+    def steps(self, example: Tensor | None = None) -> list[StepMap]:
+        """All step maps: stem, every solver step, transitions, head; ``z = (x,)`` in, ``(output, *costs)`` out.
+
+        Args:
+            example: a batch ``(batch, *input)``, needed only where a stage makes a drive, to know its shape.
+        """
+        steps: list[StepMap] = []
+        carried, drive = 0, None
+        for stage in self.stages.values():
+            if isinstance(stage, Flow):
+                steps += stage.steps(drive=drive, carried=carried)
+                carried += bool(stage.quadratures)
+                drive = None
+            else:
+                steps.append(ModuleStep(stage))
+                if example is not None:
+                    with torch.no_grad():
+                        made = stage(example)
+                    example, drive = made if isinstance(made, tuple) else (made, None)
+        return steps
+
+
+class Parts:
+    """The words that fill an architecture: the user's where given, else the architecture's own."""
+
+    def __init__(self, words: Mapping[str, Word]) -> None:
+        self.words = dict(words)
+        self._flows = 0
+
+    def flow(self, horizon: tuple[float, float], steps: int | None = None, **shape: Any) -> Flow:
+        """A flow of these parts.
+
+        Args:
+            horizon: first and last time.
+            steps: the architecture's depth: steps of a step solver that says nothing else.
+            **shape: options that the dynamics get where they take them and the word has not set them (``width``).
+        """
+        dynamics = self.words["dynamics"]
+        built = offer(dynamics, **shape)
+        if dynamics.object is not None and isinstance(dynamics.object, nn.Module) and self._flows:
+            built = fresh_copy(built)  # one given module cannot be the block of two flows
+        self._flows += 1
+        solver = self.words["solver"]
+        sized = {} if steps is None or "dt" in solver.options else {"steps": steps}
+        control = self.words["control"].build()
+        return Flow(built, control, offer(solver, **sized), self.words["gradient"].build(), horizon)
+
+
+def offer(choice: Word, **options: Any) -> Any:
+    """Builds a word with those of the options that its target takes; the word's own win."""
+    target = choice.component.load() if choice.component is not None else choice.object
+    if choice.component is None and not isinstance(target, type):
+        return choice.build()
+    known, open_ended = options_of(target)
+    names = {option.name for option in known}
+    return choice.build(**{k: v for k, v in options.items() if open_ended or k in names})
+
+
+class Architecture(ABC):
+    """A recipe with default parts, each of which the user may replace by a word.
+
+    Subclasses give :meth:`assemble`, and :meth:`default` where a default depends on the data.
+    """
+
+    #: default words by kind; ``trainer`` too
+    defaults: ClassVar[dict[str, Choice]] = {
+        "control": "piecewise_constant",
+        "solver": "euler",
+        "gradient": "backprop",
+        "trainer": "gradient",
+    }
+
+    def default(self, kind: str, spec: NetworkSpec) -> Choice:
+        """The word for a kind that the user left out."""
+        if kind == "dynamics" and kind not in self.defaults:
+            return "conv" if len(spec.input_shape) == 3 else "mlp"
+        return self.defaults.get(kind, Architecture.defaults[kind])
+
+    def build(self, spec: NetworkSpec, **words: Choice | None) -> Network:
+        """The network for the shapes of ``spec``.
+
+        Args:
+            spec: input and output shape of one sample.
+            **words: ``dynamics``, ``control``, ``solver``, ``gradient``: a name, a mapping, an object, or ``None``.
+        """
+        unknown = set(words) - set(FLOW_KINDS)
+        if unknown:
+            raise InvalidOption(
+                f"architecture {type(self).__name__}: got {', '.join(sorted(unknown))}, expected words for "
+                f"{', '.join(FLOW_KINDS)}"
+            )
+        chosen = {kind: self.default(kind, spec) if words.get(kind) is None else words[kind] for kind in FLOW_KINDS}
+        return self.assemble(spec, Parts({kind: word(kind, choice) for kind, choice in chosen.items()}))
+
+    @abstractmethod
+    def assemble(self, spec: NetworkSpec, parts: Parts) -> Network:
+        """Stages for the shapes; flows are made by ``parts.flow(horizon, steps, width=...)``."""

@@ -1,0 +1,55 @@
+"""The neural ordinary differential equation: one block, constant control, adaptive solver."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from odeframe import Architecture, InvalidOption, Network
+from odeframe.flow import Choice
+from odeframe.network import Parts
+from odeframe.specification import NetworkSpec
+from odeframe_plugins.architectures import stages
+
+
+class NeuralODE(Architecture):
+    """``dx/dt = f(t, x, theta)`` on ``(0, horizon)`` with one ``theta`` for all times.
+
+    Args:
+        width: channels or features of the state.
+        horizon: length of the interval.
+        downsample: for images, whether the stem halves the resolution.
+
+    Source: Chen et al. 2018, Neural Ordinary Differential Equations.
+    """
+
+    defaults: ClassVar[dict[str, Choice]] = {
+        "control": "constant",
+        "solver": {"name": "dopri5", "rtol": 1e-3, "atol": 1e-3},
+        "trainer": "gradient",
+    }
+
+    def __init__(self, width: int = 32, horizon: float = 1.0, downsample: bool = True) -> None:
+        if width < 1:
+            raise InvalidOption(f"architecture 'neural_ode': option width: got {width}, expected at least 1")
+        if not 0 < horizon < float("inf"):
+            raise InvalidOption(f"architecture 'neural_ode': option horizon: got {horizon}, expected > 0")
+        self.width, self.horizon, self.downsample = width, horizon, downsample
+
+    def default(self, kind: str, spec: NetworkSpec) -> Choice:
+        """A block that sees the time, with a smooth activation where it has no norm."""
+        if kind == "dynamics":
+            if stages.is_image(spec):
+                return {"name": "conv", "time": True}
+            return {"name": "mlp", "activation": "tanh", "time": True}
+        return super().default(kind, spec)
+
+    def assemble(self, spec: NetworkSpec, parts: Parts) -> Network:
+        """Stem, one flow, head."""
+        stem = stages.stem(spec, self.width, stride=2 if self.downsample and stages.is_image(spec) else 1)
+        return Network(
+            {
+                "stem": stem,
+                "flow": parts.flow((0.0, self.horizon), width=self.width),
+                "head": stages.head(spec, self.width, normed=True),
+            }
+        )
