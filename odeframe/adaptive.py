@@ -91,7 +91,7 @@ class AdaptiveSolver(Solver):
         solution = pace.run()
         if solution.status is Status.SUCCESS:
             return solution
-        return self.failed(solution, pace.t, pace.dt, pace.x)
+        return self.failed(solution, pace.t, pace.dt, pace.x, pace.suspect)
 
 
 class Pace:
@@ -105,7 +105,7 @@ class Pace:
         self.rtol, self.atol = solver.tolerances(x0.dtype)
         self.x, self.t, self.dt = self.shift_start(x0), self.plain[0], 0.0
         self.direction = 1.0 if self.plain[-1] >= self.plain[0] else -1.0
-        self.states, self.next_output = [self.x], 1
+        self.states, self.next_output, self.suspect = [x0], 1, x0
         self.ratio, self.tries, self.status = 1.0, 0, Status.SUCCESS
 
     def run(self) -> Solution:
@@ -158,7 +158,8 @@ class Pace:
         """Accepts or rejects an attempt and chooses the next step length."""
         with torch.no_grad():
             scale = self.atol + self.rtol * torch.maximum(self.x.abs(), attempt.x.abs())
-            ratio = float(self.field.error_norm(attempt.error / scale)) if scale.numel() else 0.0
+            self.suspect = attempt.error / scale
+            ratio = float(self.field.error_norm(self.suspect))
         if not ratio < float("inf"):  # not a number, or infinite
             self.ratio, self.dt = float("inf"), dt * 0.1
             self.field.stats.rejected += 1
@@ -181,9 +182,7 @@ class Pace:
             if (time - t_next) * self.direction > 0:
                 break
             theta = (time - self.t) / dt
-            self.states.append(
-                attempt.x if time == t_next else self.solver.interpolate(theta, dt, self.x, attempt)
-            )
+            self.states.append(attempt.x if time == t_next else self.solver.interpolate(theta, dt, self.x, attempt))
             self.next_output += 1
         self.x, self.t = attempt.x, t_next
 
@@ -206,11 +205,12 @@ class Pace:
 
     def shift_start(self, x0: Tensor) -> Tensor:
         """Adds the dependence on the first time: ``d phi / d t0 = -D phi f(t0, x0)``."""
-        if not self.times.requires_grad:
+        if not self.times.requires_grad or len(self.plain) == 1:
             return x0
-        t0 = self.times[0]
-        law = self.field.on(t0.detach(), self.times[-1].detach())
-        return x0 - (t0 - t0.detach()).to(x0.dtype) * law(t0.detach(), x0)
+        t0, now = self.times[0], self.times[0].detach()
+        end = [*inside(self.field.breakpoints(), self.times), self.plain[-1]][0]
+        law = self.field.on(now, torch.tensor(end, dtype=torch.float64))
+        return x0 - (t0 - now).to(x0.dtype) * law(now, x0)
 
     def shift_ends(self, states: list[Tensor]) -> list[Tensor]:
         """Adds the dependence on the output times: ``d x(t_i) / d t_i = f(t_i, x(t_i))``."""
@@ -219,8 +219,8 @@ class Pace:
         shifted = [states[0]]
         for before, time, x in zip(self.plain[:-1], self.times[1:], states[1:], strict=True):
             now = time.detach()
-            jumps = [*inside(self.field.breakpoints(), torch.tensor([before, float(now)])), before]
-            nearest = min(jumps, key=lambda jump: abs(jump - float(now)))  # the last piece before this time
-            law = self.field.on(torch.tensor(nearest, dtype=torch.float64), now)
+            ends = torch.tensor([before, float(now)], dtype=torch.float64)
+            last = [before, *inside(self.field.breakpoints(), ends)][-1]  # where the piece before this time begins
+            law = self.field.on(torch.tensor(last, dtype=torch.float64), now)
             shifted.append(x + (time - now).to(x.dtype) * law(now, x))
         return shifted

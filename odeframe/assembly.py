@@ -115,7 +115,7 @@ def _refuse_lost_objects(given: Mapping[str, Any]) -> None:
     lost = [kind for kind, choice in given.items() if isinstance(choice, str) and choice.startswith(OBJECT)]
     if lost:
         raise CheckpointError(
-            f"the {', '.join(lost)} of this model was given as an object ({given[lost[0]][len(OBJECT):]}) and cannot be "
+            f"the {', '.join(lost)} of this model was given as an object ({given[lost[0]][len(OBJECT) :]}) and cannot be "
             f"rebuilt from a checkpoint; pass it again, e.g. odeframe.FlowModule.load(path, {lost[0]}=...)"
         )
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-
+from odeframe.data import specification
 from odeframe.errors import InvalidOption
 from odeframe.module import FlowModule
 from odeframe.registry import word
 from odeframe.run import Run
-from odeframe.specification import DataSpec
 
 
 def compose(
@@ -51,28 +49,20 @@ def compose(
     """
     data_word = word("data", data)
     loaded = data_word.build()
-    spec = getattr(loaded, "spec", None)
-    if not isinstance(loaded, pl.LightningDataModule) or not isinstance(spec, DataSpec):
-        raise InvalidOption(
-            f"data: got {type(loaded).__name__}, expected a name, a mapping with a name, or a LightningDataModule whose "
-            "`spec` is an odeframe.DataSpec"
-        )
     unknown = set(options) - {"optimizer", "learning_rate", "optimizer_options"}
     if unknown:
         raise InvalidOption(
             f"compose: got {', '.join(sorted(unknown))}, expected a kind of part, output, optimizer, learning_rate or "
             "optimizer_options"
         )
-    module = FlowModule(
-        data_spec=spec.to_dict(),
-        architecture=architecture,
-        task=task,
-        dynamics=dynamics,
-        control=control,
-        solver=solver,
-        gradient=gradient,
-        trainer=trainer,
-        data=data_word,
-        **options,
-    )
+    words = {
+        "architecture": architecture,
+        "task": task,
+        "dynamics": dynamics,
+        "control": control,
+        "solver": solver,
+        "gradient": gradient,
+        "trainer": trainer,
+    }
+    module = FlowModule(data_spec=specification(loaded).to_dict(), data=data_word, **words, **options)
     return Run(module, loaded, output)

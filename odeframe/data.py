@@ -90,6 +90,21 @@ class DataModule(pl.LightningDataModule, ABC):
         return self._loader("test", shuffle=False)
 
 
+def specification(data: object) -> DataSpec:
+    """What a data module states about itself.
+
+    Raises:
+        InvalidOption: it is no ``LightningDataModule`` with a ``spec``.
+    """
+    spec = getattr(data, "spec", None)
+    if not isinstance(data, pl.LightningDataModule) or not isinstance(spec, DataSpec):
+        raise InvalidOption(
+            f"data: got {type(data).__name__}, expected a name, a mapping with a name, or a LightningDataModule whose "
+            "`spec` is an odeframe.DataSpec"
+        )
+    return spec
+
+
 def check_finite(name: str, split: str, data: Dataset) -> None:
     """Raises ``DataError`` with the first bad sample where a tensor data set is empty or not finite."""
     if not isinstance(data, TensorDataset):

@@ -64,11 +64,28 @@ class SequenceDrive(Drive):
         self._items: tuple[Tensor, ...] | None = None
 
     def on(self, t: Tensor, t_next: Tensor) -> Callable[[Tensor], Tensor]:
-        """The item of the interval."""
+        """The item of the interval.
+
+        Raises:
+            InvalidOption: the interval lies outside the drive's horizon.
+        """
+        first, last = min(self.horizon), max(self.horizon)
+        margin = 1e-9 * (last - first)  # round-off in times that a user computed
+        if any(not first - margin <= float(v) <= last + margin for v in (t.min(), t.max(), t_next.min(), t_next.max())):
+            raise InvalidOption(
+                f"a sequence drive on the horizon {self.horizon} was asked for times from {float(t.min()):g} to "
+                f"{float(t_next.max()):g}; give it the horizon of the flow: SequenceDrive(sequence, flow.horizon)"
+            )
+        index = piece_index(t, t_next, self.horizon, self.tensors[0].shape[1])
+        return lambda time: self._item(index)
+
+    def _item(self, index: int) -> Tensor:
+        """One item, read when it is used: an adjoint makes its laws without a graph and calls them with one."""
+        if not torch.is_grad_enabled():
+            return self.tensors[0].select(1, index)
         if self._items is None:  # unbound once: an index a step would cost a full-size gradient each time
             self._items = self.tensors[0].unbind(1)
-        item = self._items[piece_index(t, t_next, self.horizon, len(self._items))]
-        return lambda time: item
+        return self._items[index]
 
     def replace(self, tensors: Sequence[Tensor]) -> SequenceDrive:
         """The same intervals with another sequence."""
@@ -81,10 +98,15 @@ class SequenceDrive(Drive):
 
 def piece_index(t: Tensor, t_next: Tensor, horizon: tuple[float, float], pieces: int) -> int:
     """Which of ``pieces`` equal parts of the horizon holds the interval, by its midpoint (safe from round-off)."""
-    middle = 0.5 * (float(t.min()) + float(t_next.max())) if t.dim() else 0.5 * (float(t) + float(t_next))
+    middle = 0.5 * (float(t.detach().min()) + float(t_next.detach().max()))
     start, end = horizon
-    index = int((middle - start) / (end - start) * pieces)
-    return min(max(index, 0), pieces - 1)
+    place = (middle - start) / (end - start)
+    if not -1e-9 <= place <= 1 + 1e-9:
+        raise InvalidOption(
+            f"got an interval about t = {middle:g}, outside the horizon {horizon} whose equal parts a control or drive "
+            "has; give a drive the horizon of the flow: SequenceDrive(sequence, flow.horizon)"
+        )
+    return min(max(int(place * pieces), 0), pieces - 1)
 
 
 def equal_breakpoints(horizon: tuple[float, float], pieces: int) -> tuple[float, ...]:

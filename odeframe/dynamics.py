@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class SeparableDynamics(Dynamics):
     Source: Hairer, Lubich, Wanner 2006, Geometric Numerical Integration, I.1 (partitioned systems).
     """
 
-    traits = ("separable",)
+    traits: ClassVar[tuple[str, ...]] = ("separable",)
 
     @abstractmethod
     def first(self, t: Tensor, z: Tensor, u: Tensor | None = None) -> Tensor:
@@ -60,7 +61,7 @@ class SeparableDynamics(Dynamics):
 class BranchedDynamics(Dynamics):
     """A mean of branches, which stochastic schemes mix at random: f = mean_i f_i (shake-shake)."""
 
-    traits = ("branched",)
+    traits: ClassVar[tuple[str, ...]] = ("branched",)
 
     @abstractmethod
     def branches(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -77,7 +78,7 @@ class SemilinearDynamics(Dynamics):
     ``L`` is symmetric positive semi-definite in the uses the project has; ``solve_shifted`` inverts ``I + dt L``.
     """
 
-    traits = ("semilinear",)
+    traits: ClassVar[tuple[str, ...]] = ("semilinear",)
 
     @abstractmethod
     def matvec(self, x: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class Field(ABC):
 
     def error_norm(self, ratio: Tensor) -> Tensor:
         """Root mean square of error / tolerance over everything: one step size serves the whole batch."""
-        return ratio.abs().square().mean().sqrt()
+        return ratio.abs().square().mean().sqrt() if ratio.numel() else ratio.new_zeros(()).abs()
 
 
 class FunctionLaw(Law):
@@ -133,7 +133,12 @@ class FlowLaw(Law):
         return self.control.call(self._slot, "forward", t, x, drive=self._drive(t))
 
     def part(self, name: str, *args: Any) -> Any:
-        """A named part of the dynamics, counted as one call."""
+        """A named part of the dynamics, counted as one call; a drive has no way into it and is refused."""
+        if self._drive is not None:
+            raise Incompatible(
+                f"the scheme asks for the part {name!r} of the dynamics, and parts take no drive; use a solver that "
+                "treats the state as one vector, e.g. solver='rk4'"
+            )
         self._stats.nfe += 1
         return self.control.call(self._slot, name, *args)
 

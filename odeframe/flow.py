@@ -28,7 +28,7 @@ Choice = str | Mapping[str, Any] | Any
 
 
 class Flow(nn.Module):
-    """``x(T)`` of ``dx/dt = f(t, x, u)``, ``x(0) = x0``: a drop-in module, as in ``nn.Sequential(stem, Flow(block), head)``.
+    """``x(T)`` of ``dx/dt = f(t, x, u)``, ``x(0) = x0``, as in ``nn.Sequential(stem, Flow(block), head)``.
 
     Args:
         dynamics: an ``nn.Module`` called as ``f(t, x)``, with ``t`` 0-d or ``(batch,)``; a plain ``f(x)`` is accepted
@@ -218,7 +218,9 @@ def solve(field: Any, x0: Tensor, times: Any, solver: Choice = "dopri5", **optio
         raise InvalidOption(f"field: got {type(field).__name__}, expected a function field(t, x)")
     chosen = word("solver", solver)
     if chosen.object is not None and options:
-        raise InvalidOption(f"solver options {sorted(options)} have no effect on a built solver; give them to its constructor")
+        raise InvalidOption(
+            f"solver options {sorted(options)} have no effect on a built solver; give them to its constructor"
+        )
     built = _build(chosen, Solver, **options)
     return built.solve(FunctionField(field), check_state(x0), times)
 

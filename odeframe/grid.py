@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ def check_times(times: Any) -> Tensor:
 
 def inside(points: Sequence[float], times: Tensor) -> list[float]:
     """The points strictly between the first and the last time, in the order in which the solve meets them."""
-    first, last = float(times[0]), float(times[-1])
+    plain = times.detach()
+    first, last = float(plain[0]), float(plain[-1])
     low, high = min(first, last), max(first, last)
     margin = TOLERANCE * (high - low)
     return sorted((p for p in points if low + margin < p < high - margin), reverse=last < first)
@@ -86,11 +88,11 @@ def make_grid(times: Tensor, breakpoints: Sequence[float], steps: int | None, dt
     if times.requires_grad:
         ends = times[0], times[-1] - times[0]
         nodes = [times[o] if o is not None else ends[0] + ends[1] * f for f, o in marks]
-        spacing: list[Any] = [b - a for a, b in zip(nodes[:-1], nodes[1:], strict=True)]
+        spacing: list[Any] = [b - a for a, b in itertools.pairwise(nodes)]
     else:
         values = [plain[o] if o is not None else start + span * f for f, o in marks]
         nodes = list(torch.tensor(values, dtype=torch.float64).unbind())
-        spacing = [b - a for a, b in zip(values[:-1], values[1:], strict=True)]
+        spacing = [b - a for a, b in itertools.pairwise(values)]
     where = {o: i for i, (_, o) in enumerate(marks) if o is not None}
     at = [start + span * f for f, _ in marks]
     restart = frozenset(i for i, t in enumerate(at) for j in jumps if abs(t - j) <= TOLERANCE * abs(span))

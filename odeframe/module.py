@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,13 @@ from torch.optim import Optimizer
 
 from odeframe.assembly import assemble
 from odeframe.errors import CheckpointError, InvalidOption
-from odeframe.network import Network, Outcome
+from odeframe.network import Network
 from odeframe.registry import check_provenance, word
 from odeframe.specification import DataSpec
+from odeframe.trainer import Objective
 
 CHECKPOINT_KEY = "odeframe"
 COUNTS = ("nfe", "nfe_backward", "accepted", "rejected")
-
-
-@dataclass
-class Objective:
-    """``J = mean_i [ Phi(x_i(T), y_i) + q_i(T) ]`` of a batch, and what it was computed from."""
-
-    loss: Tensor
-    outcome: Outcome
-    target: Any
 
 
 class FlowModule(pl.LightningModule):
@@ -82,7 +73,10 @@ class FlowModule(pl.LightningModule):
         self._optimizer = optimizer_class(optimizer)
         self._optimizer_options = {"lr": learning_rate, **(optimizer_options or {})}
         self.evaluation_metrics = nn.ModuleDict(
-            {f"{stage}_metrics": self.task.metrics(self.spec).clone(prefix=f"{stage}_") for stage in ("train", "val", "test")}
+            {
+                f"{stage}_metrics": self.task.metrics(self.spec).clone(prefix=f"{stage}_")
+                for stage in ("train", "val", "test")
+            }
         )
         self.save_hyperparameters(
             {
@@ -107,7 +101,6 @@ class FlowModule(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One batch, by the trainer's rule."""
-        self._outcome: Objective | None = None
         loss = self.rule.training_step(self, batch)
         self._size = len(self.task.split(batch)[0])
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=self._size, sync_dist=True)
@@ -133,14 +126,17 @@ class FlowModule(pl.LightningModule):
         metrics: Any = self.evaluation_metrics[f"{stage}_metrics"]
         metrics.update(found.outcome.output.detach(), found.target)
         stats = self.network.stats
-        values = {f"{stage}_loss": found.loss, **{f"{stage}_{n}": float(getattr(stats, n)) for n in COUNTS if n != "nfe_backward"}}
+        values = {
+            f"{stage}_loss": found.loss,
+            **{f"{stage}_{n}": float(getattr(stats, n)) for n in COUNTS if n != "nfe_backward"},
+        }
         self.log_dict(values, batch_size=size, sync_dist=True)
         self.log_dict(metrics, prog_bar=stage == "val", batch_size=size)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Named predictions of a batch, each with a leading batch dimension."""
         x, _ = self.task.split(batch)
-        return self.task.predict(self.network(x))
+        return self.task.predict(self.network(x), self.spec)
 
     def configure_optimizers(self) -> Any:
         """The optimiser that was named; Lightning's ``--optimizer`` and ``--lr_scheduler`` replace it."""
@@ -189,8 +185,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types on foreign bytes; all mean the same to the user
-        raise CheckpointError(f"checkpoint {path}: cannot be read as weights and plain data: {type(error).__name__}: "
-                              f"{str(error).splitlines()[0] if str(error) else 'no details'}") from error
+        raise CheckpointError(
+            f"checkpoint {path}: cannot be read as weights and plain data: {type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no details'}"
+        ) from error
     if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint or "state_dict" not in checkpoint:
         raise CheckpointError(f"checkpoint {path}: was not written by odeframe; expected one of its fit")
     check_provenance(checkpoint[CHECKPOINT_KEY].get("components", []))

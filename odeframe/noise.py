@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -59,16 +61,20 @@ class StepNoise:
         key = _mix(_mix(_mix(origin[0] + _GOLDEN) ^ (origin[1] + 1) * _GOLDEN) ^ (origin[2] + 1) * _GOLDEN)
         key = _mix(key ^ _mix((ids.to(torch.int64) + 1) * _GOLDEN))
         bits = _mix(key[:, None] + torch.arange(1, count + 1, device=device) * _GOLDEN)
-        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        digits = 52 if dtype == torch.float64 else 23  # the half below keeps 0 and 1 out of reach
-        uniform = (_shift(bits, 64 - digits).to(dtype) + 0.5) * 2.0**-digits
+        # As many binary digits as the dtype holds below 1, less one for the half that keeps 0 and 1 out of reach.
+        digits = round(-math.log2(torch.finfo(like.dtype).eps))
+        uniform = (_shift(bits, 64 - digits).to(torch.float64) + 0.5) * 2.0**-digits
         return uniform.reshape(batch, *shape).to(like.dtype)
 
     def normal(self, like: Tensor, shape: tuple[int, ...] = (), stream: int = 0) -> Tensor:
         """Standard normal by the inverse distribution function, shape ``(batch, *shape)``."""
-        wide = like if like.dtype == torch.float64 else like.to(torch.float32)
-        return torch.special.ndtri(self.uniform(wide, shape, stream)).to(like.dtype)
+        return torch.special.ndtri(self.uniform(_wide(like), shape, stream)).to(like.dtype)
 
     def bernoulli(self, probability: float, like: Tensor, shape: tuple[int, ...] = (), stream: int = 0) -> Tensor:
         """1 with the given probability, else 0, shape ``(batch, *shape)``."""
-        return (self.uniform(like, shape, stream) < probability).to(like.dtype)
+        return (self.uniform(_wide(like), shape, stream) < probability).to(like.dtype)
+
+
+def _wide(like: Tensor) -> Tensor:
+    """The same tensor in single precision at least: half precision has too few digits for a distribution's tails."""
+    return like if like.dtype == torch.float64 else like.to(torch.float32)

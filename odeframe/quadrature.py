@@ -1,4 +1,4 @@
-"""Running costs: integrals of the state, dq/dt = L(t, x, f), solved with it and never fed back; costs of the control."""
+"""Running costs of the state, dq/dt = L(t, x, f), integrated with it and never fed back; costs of the control."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odeframe.errors import InvalidOption, SolveFailed
 from odeframe.field import Field, Law
-from odeframe.solution import Status
 
 
 class Quadrature(ABC):
@@ -60,7 +58,7 @@ class KineticEnergy(Quadrature):
 
     def rate(self, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
         """Half the squared speed."""
-        return 0.5 * dx.abs().square().flatten(1).sum(1)
+        return 0.5 * columns(dx.abs().square()).sum(1)
 
 
 class LogDensity(Quadrature):
@@ -76,14 +74,14 @@ class LogDensity(Quadrature):
 
     def rate(self, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
         """Minus the divergence of the field."""
-        flat, trace = dx.flatten(1), x.new_zeros(x.shape[0])
+        flat, trace = columns(dx), x.new_zeros(x.shape[0])
         if not flat.requires_grad:  # a field that does not depend on x
             return trace
         graph = flat[:, 0].requires_grad
         for i in range(flat.shape[1]):
             (row,) = torch.autograd.grad(flat[:, i].sum(), x, create_graph=graph, retain_graph=True, allow_unused=True)
             if row is not None:
-                trace = trace + row.flatten(1)[:, i]
+                trace = trace + columns(row)[:, i]
         return -trace
 
 
@@ -98,7 +96,7 @@ class PackedLaw(Law):
         """The field and its running costs at one point."""
         x, _ = self._field.unpack(z)
         dx, rates = self._field.rates(self.inner, t, x)
-        return torch.cat([dx.flatten(1), rates], dim=1)
+        return torch.cat([columns(dx), rates], dim=1)
 
     def stepper(self, solver: Any) -> Any:
         """The driven solver where it treats the state as one vector, else its steps with a rule for the rest."""
@@ -130,7 +128,7 @@ class PackedField(Field):
 
     def pack(self, x: Tensor) -> Tensor:
         """State and zero quadratures, ``(batch, D + num_quadratures)``."""
-        return torch.cat([x.flatten(1), x.new_zeros(x.shape[0], len(self.quadratures))], dim=1)
+        return torch.cat([columns(x), x.new_zeros(x.shape[0], len(self.quadratures))], dim=1)
 
     def unpack(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """``x`` ``(..., batch, *state)`` and ``q`` ``(..., batch, num_quadratures)``."""
@@ -170,13 +168,13 @@ class EndpointRule:
         """The inner step, and the rule on its end points."""
         x0, q = self._field.unpack(z)
         x1, memory = law.inner.stepper(self._solver).step(law.inner, t, dt, x0, memory)
-        return torch.cat([x1.flatten(1), q + self.increment(law, t, dt, x0, x1)], dim=1), memory
+        return torch.cat([columns(x1), q + self.increment(law, t, dt, x0, x1)], dim=1), memory
 
     def reverse_step(self, law: PackedLaw, t: Tensor, dt: Any, z: Tensor, memory: Any) -> tuple[Tensor, Any]:
         """The inner inverse, with the increment taken back."""
         x1, q = self._field.unpack(z)
         x0, memory = law.inner.stepper(self._solver).reverse_step(law.inner, t, dt, x1, memory)
-        return torch.cat([x0.flatten(1), q - self.increment(law, t, dt, x0, x1)], dim=1), memory
+        return torch.cat([columns(x0), q - self.increment(law, t, dt, x0, x1)], dim=1), memory
 
     def increment(self, law: PackedLaw, t: Tensor, dt: Any, x0: Tensor, x1: Tensor) -> Tensor:
         """The integral of the rates over one step."""
@@ -187,6 +185,11 @@ class EndpointRule:
         middle = 0.5 * (x0 + x1) + dt / 8 * (f0 - f1)
         _, rm = self._field.rates(law.inner, t + 0.5 * dt, middle)
         return dt / 6 * (r0 + 4 * rm + r1)
+
+
+def columns(x: Tensor) -> Tensor:
+    """A state ``(batch, *state)`` as ``(batch, D)``; one of shape ``(batch,)`` is a column."""
+    return x.flatten(1) if x.dim() > 1 else x[:, None]
 
 
 class ControlCost(ABC):

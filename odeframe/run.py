@@ -106,7 +106,9 @@ def write_predictions(path: Path, batches: Iterable[Any]) -> Path:
     rows: list[dict[str, Any]] = []
     for batch in batches:
         if not isinstance(batch, dict):
-            raise OdeframeError(f"predictions: got {type(batch).__name__} from predict_step, expected a dict of tensors")
+            raise OdeframeError(
+                f"predictions: got {type(batch).__name__} from predict_step, expected a dict of tensors"
+            )
         columns = dict(pair for name, values in batch.items() for pair in _columns(name, values))
         for row in zip(*columns.values(), strict=True):
             rows.append({"sample": len(rows), **dict(zip(columns, row, strict=True))})

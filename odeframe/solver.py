@@ -58,9 +58,20 @@ class Solver(nn.Module, ABC):
             stop: a rule that ends samples early.
         """
 
-    def failed(self, solution: Solution, t: float, dt: float, last: Tensor) -> Solution:
-        """Raises ``SolveFailed`` or returns what ``on_failure`` asks for; ``last`` is the last finite state."""
-        worst = worst_sample(solution.states)
+    def failed(
+        self, solution: Solution, t: float, dt: float, last: Tensor, suspect: Tensor | None = None
+    ) -> Solution:
+        """Raises ``SolveFailed`` or returns what ``on_failure`` asks for.
+
+        Args:
+            solution: what was computed, with its status.
+            t: time that was reached.
+            dt: the last step that was tried.
+            last: the last finite state ``(batch, *state)``.
+            suspect: the state or the error that failed, ``(batch, *state)``, to tell the worst sample by; by default
+                ``last``.
+        """
+        worst = worst_sample(last if suspect is None else suspect)
         if self.on_failure == "raise":
             raise SolveFailed(status=solution.status, t=t, dt=dt, nfe=solution.stats.nfe, worst_sample=worst)
         if self.on_failure == "last":
@@ -69,11 +80,15 @@ class Solver(nn.Module, ABC):
         return solution
 
 
-def worst_sample(states: Tensor) -> int | None:
-    """The first sample with a non-finite value, or else the one of largest magnitude; ``None`` for an empty batch."""
-    if states.dim() < 2 or states.numel() == 0:
+def worst_sample(x: Tensor) -> int | None:
+    """The first sample with a non-finite value, or else the one of largest magnitude; ``None`` for an empty batch.
+
+    Args:
+        x: a state or an error ``(batch, *state)``.
+    """
+    if x.numel() == 0:
         return None
-    flat = states.detach().transpose(0, 1).flatten(1).abs()
+    flat = x.detach().reshape(x.shape[0], -1).abs()
     bad = ~torch.isfinite(flat).all(1)
     return int(bad.nonzero()[0]) if bool(bad.any()) else int(flat.amax(1).argmax())
 
@@ -148,8 +163,7 @@ class StepSolver(Solver):
         if bool(torch.isfinite(walk.x.detach()).all()) or x0.numel() == 0:
             return solution
         solution.status = Status.NON_FINITE
-        t, dt, last = walk.locate()
-        return self.failed(solution, t, dt, last)
+        return self.failed(solution, *walk.locate())
 
 
 class ReversibleSolver(StepSolver):
@@ -165,7 +179,8 @@ class Walk:
 
     def __init__(self, solver: StepSolver, field: Field, grid: Grid, x0: Tensor, stop: StopRule | None) -> None:
         self.solver, self.field, self.grid, self.x0, self.stop = solver, field, grid, x0, stop
-        self.x, self.memory = x0, ()
+        self.x = x0
+        self.memory: Memory = ()
         self.stop_times: Tensor | None = None
         if stop is not None:
             end = float(grid.nodes[-1])
@@ -217,8 +232,8 @@ class Walk:
         self.stop_times = torch.where(mask & ~done, t.to(self.stop_times.device), self.stop_times)
         self._done = done | mask
 
-    def locate(self) -> tuple[float, float, Tensor]:
-        """Walks again without a graph up to the first non-finite state: ``(t, dt, last finite state)`` there."""
+    def locate(self) -> tuple[float, float, Tensor, Tensor]:
+        """Walks again without a graph up to the first non-finite state: ``t, dt, last finite state`` there, and it."""
         again = Walk(self.solver, self.field, self.grid, self.x0.detach(), self.stop)
         evaluations, accepted = self.field.stats.nfe, self.field.stats.accepted
         last = again.x0
@@ -227,11 +242,11 @@ class Walk:
                 for k in range(len(self.grid.spacing)):
                     again.advance(k)
                     if not bool(torch.isfinite(again.x).all()):
-                        return float(self.grid.nodes[k]), float(self.grid.spacing[k]), last
+                        return float(self.grid.nodes[k]), float(self.grid.spacing[k]), last, again.x
                     last = again.x
         finally:
             self.field.stats.nfe, self.field.stats.accepted = evaluations, accepted
-        return float(self.grid.nodes[-1]), 0.0, last
+        return float(self.grid.nodes[-1]), 0.0, last, self.x
 
 
 def _where(mask: Tensor, old: Tensor, new: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from odeframe.errors import InvalidOption
+from odeframe.quadrature import columns
 
 if TYPE_CHECKING:
     from odeframe.drive import Drive
@@ -157,7 +158,7 @@ class SolverStep(FlowStep):
 
 
 def _join(x: Tensor, costs: State) -> Tensor:
-    return torch.cat([x.flatten(1), *costs], dim=1) if costs else x
+    return torch.cat([columns(x), *costs], dim=1) if costs else x
 
 
 def sharing_groups(steps: Sequence[StepMap]) -> list[list[int]]:

@@ -42,6 +42,6 @@ class Task(ABC):
     def metrics(self, spec: DataSpec) -> MetricCollection:
         """Fresh torchmetrics, updated by ``update(output, target)`` and named as they are logged."""
 
-    def predict(self, output: Tensor) -> dict[str, Tensor]:
+    def predict(self, output: Tensor, spec: DataSpec) -> dict[str, Tensor]:
         """What ``predict`` writes for a batch of outputs: named tensors with a leading batch dimension."""
         return {"output": output}

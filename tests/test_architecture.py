@@ -21,7 +21,7 @@ LAYERS = (
     ("solver", "adaptive", "gradient"),
     ("stepmap", "flow"),
     ("network",),
-    ("trainer", "task"),
+    ("trainer", "task", "reduction", "assembly"),
     ("module", "data", "callbacks"),
     ("composition", "run"),
     ("comparison", "plots", "metrics"),
@@ -38,10 +38,7 @@ ONLY_IN = {
     **dict.fromkeys(
         LIGHTNING,
         (
-            *(
-                f"odeframe.{name}"
-                for name in ("module", "data", "callbacks", "run", "comparison", "cli", "demo")
-            ),
+            *(f"odeframe.{name}" for name in ("module", "data", "callbacks", "run", "comparison", "cli", "demo")),
             "odeframe.testing",
             "odeframe_plugins.data",
         ),
@@ -101,9 +98,7 @@ class Source:
                     name = f"{base}.{alias.name}"
                     yield Import(name if name in self.files else base, where, id(node) in typing)
             elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-                called = (
-                    node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-                )
+                called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
                 if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
                     yield Import(node.args[0].value, where, id(node) in typing)
 
@@ -115,15 +110,12 @@ def noun(module: str) -> str:
 
 def unranked(source: Source) -> list[str]:
     names = {noun(module) for module in source.files if within(module, "odeframe")}
-    return [
-        f"odeframe.{name}: add it to LAYERS in {Path(__file__).name}" for name in sorted(names - RANK.keys())
-    ]
+    return [f"odeframe.{name}: add it to LAYERS in {Path(__file__).name}" for name in sorted(names - RANK.keys())]
 
 
 def upward(source: Source) -> list[str]:
     return [
-        f"{item.where}: {module} (layer {RANK[noun(module)]}) imports "
-        f"{item.target} (layer {RANK[noun(item.target)]})"
+        f"{item.where}: {module} (layer {RANK[noun(module)]}) imports {item.target} (layer {RANK[noun(item.target)]})"
         for module, items in source.imports.items()
         for item in items
         if within(module, "odeframe") and within(item.target, "odeframe")

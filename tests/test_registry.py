@@ -517,7 +517,7 @@ def record_of(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"package": "gone", "name": "gone/x", "version": "3.0"}, "of gone 3.0 is not installed: pip install gone==3.0"),
+        ({"package": "gone", "name": "gone/x", "version": "3.0"}, "gone 3.0 is not installed: pip install gone==3.0"),
         ({"package": "bad", "name": "bad/x"}, "bad 0.3.1 is not in use, bad 0.9 is quarantined: bad.entry does not"),
         ({"name": "odeframe/old"}, "gone from odeframe 0.3.1, which is installed: pip install odeframe==0.3.1"),
         ({"kind": "control"}, "control 'odeframe/rule' of odeframe 0.3.1 is gone"),

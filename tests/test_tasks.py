@@ -131,7 +131,7 @@ def test_classification_states_its_output() -> None:
 
 def test_classification_predicts() -> None:
     output = torch.tensor([[0.0, math.log(3.0)], [math.log(4.0), 0.0]])
-    found = Classification().predict(output)
+    found = Classification().predict(output, CLASSES)
     assert found["label"].tolist() == [1, 0]
     torch.testing.assert_close(found["probability"], torch.tensor([[0.25, 0.75], [0.8, 0.2]]))
 
@@ -221,7 +221,8 @@ def test_regression_refuses_labels() -> None:
 
 def test_regression_predicts() -> None:
     output = normal(4, 1)
-    assert torch.equal(Regression().predict(output)["value"], output)
+    spec = DataSpec("some", (4,), "value", None, (1,), "regression", target_mean=3.0, target_scale=2.0)
+    torch.testing.assert_close(Regression().predict(output, spec)["value"], 3.0 + 2.0 * output)
 
 
 @given(

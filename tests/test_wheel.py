@@ -75,18 +75,14 @@ def test_wheel_holds_every_file_of_the_source_and_no_other(wheel):
 
 def test_wheel_states_its_entry_points_licence_and_version(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        (entry_points,) = (
-            name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt")
-        )
+        (entry_points,) = (name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt"))
         lines = archive.read(entry_points).decode().split("\n")
         metadata = archive.read(entry_points.replace("entry_points.txt", "METADATA")).decode()
         licence = archive.read(entry_points.replace("entry_points.txt", "licenses/LICENSE")).decode()
     assert lines[lines.index("[odeframe]") + 1] == "odeframe = odeframe_plugins"
     assert lines[lines.index("[console_scripts]") + 1] == "odeframe = odeframe.cli:main"
     assert licence.startswith("MIT License")
-    (version,) = re.findall(
-        r'^__version__ = "(.+)"$', (ROOT / "odeframe" / "__init__.py").read_text("utf-8"), re.M
-    )
+    (version,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "odeframe" / "__init__.py").read_text("utf-8"), re.M)
     assert f"\nVersion: {version}\n" in metadata
     assert "\nLicense-Expression: MIT\n" in metadata
     assert "\nRequires-Python: >=3.11\n" in metadata
@@ -100,11 +96,7 @@ def test_every_requirement_has_a_tested_version():
         *(line for name, group in extras.items() if name != "all" for line in group),
     ]
     required = {re.match(r"[A-Za-z0-9._-]+", line)[0].lower() for line in lines}
-    pins = [
-        line
-        for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-        if not line.startswith("#")
-    ]
+    pins = [line for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if not line.startswith("#")]
     assert [line for line in pins if not re.fullmatch(r"[a-z0-9-]+==[\w.]+", line)] == []
     assert required - {line.partition("==")[0] for line in pins} == set()
     assert "torch==2.13.0" in pins

@@ -46,7 +46,7 @@ class PiecewiseConstant(Control):
         self.blocks = nn.ModuleList([block, *(twin(block) for _ in range(pieces - 1))])
 
     @property
-    def pieces(self) -> int:  # type: ignore[override]
+    def pieces(self) -> int:
         """How many parts the horizon has."""
         return len(self.blocks)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -34,9 +35,7 @@ class Adjoint(Gradient):
 
     traits: ClassVar[tuple[str, ...]] = ("continuous",)
 
-    def solve(
-        self, solver: Solver, field: Field, x0: Tensor, times: Any, stop: StopRule | None = None
-    ) -> Solution:
+    def solve(self, solver: Solver, field: Field, x0: Tensor, times: Any, stop: StopRule | None = None) -> Solution:
         """The solve without a graph, its backward pass the adjoint equation."""
         if stop is not None:
             raise InvalidOption("gradient 'adjoint': no stop rules; write gradient='backprop'")
@@ -46,7 +45,9 @@ class Adjoint(Gradient):
                 f"{type(solver).__name__} needs the parts of the dynamics; write gradient='backprop'"
             )
         if x0.is_complex():
-            raise Incompatible("gradient 'adjoint': got a complex state, expected a real one; write gradient='backprop'")
+            raise Incompatible(
+                "gradient 'adjoint': got a complex state, expected a real one; write gradient='backprop'"
+            )
         times = check_times(times)
         tensors = _tensors(field, times)
         if any(parameter.requires_grad for parameter in solver.parameters()):
@@ -66,7 +67,7 @@ def _tensors(field: Field, times: Tensor) -> list[Tensor]:
     plain = times.detach()
     nodes = [plain[0], *map(torch.tensor, inside(field.breakpoints(), times)), plain[-1]]
     found: dict[int, Tensor] = {}
-    for t, t_next in zip(nodes[:-1], nodes[1:], strict=True):
+    for t, t_next in itertools.pairwise(nodes):
         for tensor in field.on(t, t_next).tensors:
             if tensor.requires_grad:
                 found[id(tensor)] = tensor
@@ -77,7 +78,7 @@ class _AdjointSolve(torch.autograd.Function):
     """The forward solve without a graph; its derivative is the backward solve."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, solver: Solver, field: Field, box: list[Solution], x0: Tensor, times: Tensor, *tensors: Tensor
     ) -> Tensor:
         plain, start = times.detach(), x0.detach()
@@ -90,7 +91,7 @@ class _AdjointSolve(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
         states, times, *tensors = ctx.saved_tensors
         stats = ctx.field.stats
         forward_count = stats.nfe
@@ -128,7 +129,7 @@ class _Backward:
             jumps = inside(self.field.breakpoints(), times[i - 1 : i + 1])
             cuts = [times[i - 1], *(torch.tensor(jump, dtype=times.dtype) for jump in jumps), times[i]]
             grad_times[i] = (grads[i] * self.field.on(cuts[-2], cuts[-1])(times[i], x)).sum()
-            for start, end in reversed(list(zip(cuts[:-1], cuts[1:], strict=True))):
+            for start, end in reversed(list(itertools.pairwise(cuts))):
                 x, a = self.piece(start, end, x, a)
             velocity = self.field.on(cuts[0], cuts[1])(times[i - 1], states[i - 1])
             a = a + grads[i - 1]
@@ -195,10 +196,9 @@ class _AdjointLaw(Law):
             x = x.detach().requires_grad_(True)
             f = self._law(t, x)
             inputs = (x, *self._tensors)
-            if f.requires_grad:
+            pulled: tuple[Tensor | None, ...] = (None,) * len(inputs)
+            if f.requires_grad:  # not a field that depends on nothing
                 pulled = torch.autograd.grad(f, inputs, a.to(f.dtype), allow_unused=True)
-            else:  # a field that depends on nothing
-                pulled = (None,) * len(inputs)
         rates = [torch.zeros_like(v) if p is None else -p for v, p in zip(inputs, pulled, strict=True)]
         return torch.cat([v.reshape(1, -1).to(z.dtype) for v in (f.detach(), *rates)], dim=1)
 

@@ -15,9 +15,7 @@ class Backprop(Gradient):
 
     traits: ClassVar[tuple[str, ...]] = ("exact",)
 
-    def solve(
-        self, solver: Solver, field: Field, x0: Tensor, times: Any, stop: StopRule | None = None
-    ) -> Solution:
+    def solve(self, solver: Solver, field: Field, x0: Tensor, times: Any, stop: StopRule | None = None) -> Solution:
         """The plain solve; a backward pass counts one derivative for each evaluation."""
         solution = solver.solve(field, x0, times, stop)
         stats, evaluations = solution.stats, solution.stats.nfe

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractions import Fraction as F
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +20,7 @@ class EmbeddedRungeKutta(AdaptiveSolver):
     traits: ClassVar[tuple[str, ...]] = ("adaptive",)
     tableau: ClassVar[Tableau]
     #: coefficients of theta, theta^2, ... in the weights b_i(theta) of the dense output, a row a stage
-    dense: ClassVar[tuple[tuple[F | int, ...], ...]]
+    dense: ClassVar[tuple[tuple[Fraction | int, ...], ...]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -28,7 +28,7 @@ class EmbeddedRungeKutta(AdaptiveSolver):
         cls._a, cls._b, cls._c, error = cls.tableau.floats()
         if error is None or not cls.tableau.first_same_as_last:
             raise TypeError(f"{cls.__name__}: an embedded pair needs error weights and its last stage at the new state")
-        if tuple(sum(row, F(0)) for row in cls.dense) != tuple(F(v) for v in cls.tableau.b):
+        if tuple(sum(row, Fraction(0)) for row in cls.dense) != tuple(Fraction(v) for v in cls.tableau.b):
             raise TypeError(f"{cls.__name__}: dense output weights do not equal b at theta = 1")
         cls._error = error
         cls._dense = [[float(v) for v in row] for row in cls.dense]
@@ -67,23 +67,47 @@ class Dopri5(EmbeddedRungeKutta):
     error_order = 5
     tableau = Tableau(
         a=(
-            (F(1, 5),),
-            (F(3, 40), F(9, 40)),
-            (F(44, 45), F(-56, 15), F(32, 9)),
-            (F(19372, 6561), F(-25360, 2187), F(64448, 6561), F(-212, 729)),
-            (F(9017, 3168), F(-355, 33), F(46732, 5247), F(49, 176), F(-5103, 18656)),
-            (F(35, 384), 0, F(500, 1113), F(125, 192), F(-2187, 6784), F(11, 84)),
+            (Fraction(1, 5),),
+            (Fraction(3, 40), Fraction(9, 40)),
+            (Fraction(44, 45), Fraction(-56, 15), Fraction(32, 9)),
+            (Fraction(19372, 6561), Fraction(-25360, 2187), Fraction(64448, 6561), Fraction(-212, 729)),
+            (
+                Fraction(9017, 3168),
+                Fraction(-355, 33),
+                Fraction(46732, 5247),
+                Fraction(49, 176),
+                Fraction(-5103, 18656),
+            ),
+            (Fraction(35, 384), 0, Fraction(500, 1113), Fraction(125, 192), Fraction(-2187, 6784), Fraction(11, 84)),
         ),
-        b=(F(35, 384), 0, F(500, 1113), F(125, 192), F(-2187, 6784), F(11, 84), 0),
+        b=(Fraction(35, 384), 0, Fraction(500, 1113), Fraction(125, 192), Fraction(-2187, 6784), Fraction(11, 84), 0),
         order=5,
-        b_error=(F(71, 57600), 0, F(-71, 16695), F(71, 1920), F(-17253, 339200), F(22, 525), F(-1, 40)),
+        b_error=(
+            Fraction(71, 57600),
+            0,
+            Fraction(-71, 16695),
+            Fraction(71, 1920),
+            Fraction(-17253, 339200),
+            Fraction(22, 525),
+            Fraction(-1, 40),
+        ),
     )
     dense = (
-        (1, F(-8048581381, 2820520608), F(8663915743, 2820520608), F(-12715105075, 11282082432)),
+        (1, Fraction(-8048581381, 2820520608), Fraction(8663915743, 2820520608), Fraction(-12715105075, 11282082432)),
         (0, 0, 0, 0),
-        (0, F(131558114200, 32700410799), F(-68118460800, 10900136933), F(87487479700, 32700410799)),
-        (0, F(-1754552775, 470086768), F(14199869525, 1410260304), F(-10690763975, 1880347072)),
-        (0, F(127303824393, 49829197408), F(-318862633887, 49829197408), F(701980252875, 199316789632)),
-        (0, F(-282668133, 205662961), F(2019193451, 616988883), F(-1453857185, 822651844)),
-        (0, F(40617522, 29380423), F(-110615467, 29380423), F(69997945, 29380423)),
+        (
+            0,
+            Fraction(131558114200, 32700410799),
+            Fraction(-68118460800, 10900136933),
+            Fraction(87487479700, 32700410799),
+        ),
+        (0, Fraction(-1754552775, 470086768), Fraction(14199869525, 1410260304), Fraction(-10690763975, 1880347072)),
+        (
+            0,
+            Fraction(127303824393, 49829197408),
+            Fraction(-318862633887, 49829197408),
+            Fraction(701980252875, 199316789632),
+        ),
+        (0, Fraction(-282668133, 205662961), Fraction(2019193451, 616988883), Fraction(-1453857185, 822651844)),
+        (0, Fraction(40617522, 29380423), Fraction(-110615467, 29380423), Fraction(69997945, 29380423)),
     )

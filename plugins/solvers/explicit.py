@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractions import Fraction as F
+from fractions import Fraction
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -44,4 +44,8 @@ class RK4(ExplicitRungeKutta):
     Source: Kutta 1901; Hairer, Norsett, Wanner 1993, II.1.
     """
 
-    tableau = Tableau(a=((F(1, 2),), (0, F(1, 2)), (0, 0, 1)), b=(F(1, 6), F(1, 3), F(1, 3), F(1, 6)), order=4)
+    tableau = Tableau(
+        a=((Fraction(1, 2),), (0, Fraction(1, 2)), (0, 0, 1)),
+        b=(Fraction(1, 6), Fraction(1, 3), Fraction(1, 3), Fraction(1, 6)),
+        order=4,
+    )

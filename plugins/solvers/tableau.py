@@ -15,6 +15,16 @@ from odeframe.field import Law, per_sample
 Number = Fraction | int
 
 
+def rationals(text: str) -> tuple[Fraction, ...]:
+    """Numbers written as ``"1/5 -2 0.5"``, exactly."""
+    return tuple(Fraction(item) for item in text.split())
+
+
+def rational_rows(text: str) -> tuple[tuple[Fraction, ...], ...]:
+    """One row of numbers a line."""
+    return tuple(rationals(line) for line in text.strip().splitlines())
+
+
 @dataclass(frozen=True)
 class Tableau:
     """``k_i = f(t + c_i h, x + h sum_{j<i} a_ij k_j)``, ``x_new = x + h sum_i b_i k_i``.
@@ -33,7 +43,9 @@ class Tableau:
 
     def __post_init__(self) -> None:
         if [len(row) for row in self.a] != list(range(1, len(self.b))):
-            raise ValueError(f"a tableau of {len(self.b)} stages has rows of 1 to {len(self.b) - 1} numbers, got {self.a}")
+            raise ValueError(
+                f"a tableau of {len(self.b)} stages has rows of 1 to {len(self.b) - 1} numbers, got {self.a}"
+            )
         for name, defect in self._conditions():
             if defect != 0:
                 raise ValueError(f"a tableau of order {self.order} violates {name} by {defect}")

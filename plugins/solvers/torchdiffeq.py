@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from typing import Any, ClassVar
 
 import torch
@@ -74,7 +75,7 @@ class Torchdiffeq(Solver):
         cuts = [float(times[0]), *inside(field.breakpoints(), times), float(times[-1])]
         states, ends = [check_state(x0)], (cuts[0], cuts[0])
         x, status = x0, Status.SUCCESS
-        for index, ends in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+        for index, ends in enumerate(itertools.pairwise(cuts)):
             x, status = self.stretch(field, index, x, times, ends, states, grid)
             if status is not Status.SUCCESS:
                 break
@@ -107,7 +108,9 @@ class Torchdiffeq(Solver):
         options = dict(self.options)
         if grid is not None and not {"step_size", "grid_constructor"} & set(options):
             low, high = min(ends), max(ends)
-            nodes = [node for node in grid.nodes if low - 1e-9 * abs(end - start) <= node <= high + 1e-9 * abs(end - start)]
+            nodes = [
+                node for node in grid.nodes if low - 1e-9 * abs(end - start) <= node <= high + 1e-9 * abs(end - start)
+            ]
             nodes[0], nodes[-1] = asked[0], asked[-1]
             options["grid_constructor"] = lambda func, y0, t: torch.stack(nodes).to(t)
         try:
@@ -148,7 +151,7 @@ class _RightHandSide:
 
 
 class _Counted(_RightHandSide):
-    """With counts, and with the limits of adaptive methods that torchdiffeq's asserts do not give under ``python -O``."""
+    """With counts, and with the limits that torchdiffeq's asserts do not give under ``python -O``."""
 
     def __init__(self, law: Law, field: Field, limit: int) -> None:
         super().__init__(law)

@@ -70,7 +70,7 @@ class Classification(Task):
             }
         )
 
-    def predict(self, output: Tensor) -> dict[str, Tensor]:
+    def predict(self, output: Tensor, spec: DataSpec) -> dict[str, Tensor]:
         """``label`` ``(batch,)``, int64, and ``probability`` ``(batch, C)``, of every class."""
         return {"label": output.argmax(1), "probability": output.softmax(1)}
 

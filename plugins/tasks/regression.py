@@ -66,9 +66,9 @@ class Regression(Task):
             }
         )
 
-    def predict(self, output: Tensor) -> dict[str, Tensor]:
-        """``value`` ``(batch, *target_shape)``, in the data's units."""
-        return {"value": output}
+    def predict(self, output: Tensor, spec: DataSpec) -> dict[str, Tensor]:
+        """``value`` ``(batch, *target_shape)``, in the original units of the target."""
+        return {"value": spec.target_mean + spec.target_scale * output}
 
 
 class RootMeanSquaredError(Metric):

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from odeframe import ControlTrainer, FlowModule
+from odeframe import ControlTrainer
+from odeframe.trainer import Trained
 
 
 class GradientTrainer(ControlTrainer):
@@ -17,6 +18,6 @@ class GradientTrainer(ControlTrainer):
 
     traits: ClassVar[tuple[str, ...]] = ("automatic", "ddp")
 
-    def training_step(self, module: FlowModule, batch: Any) -> Tensor:
+    def training_step(self, module: Trained, batch: Any) -> Tensor:
         """The objective, for Lightning to differentiate."""
         return module.objective(batch).loss
