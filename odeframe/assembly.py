@@ -114,9 +114,10 @@ def _is_plain(value: Any) -> bool:
 def _refuse_lost_objects(given: Mapping[str, Any]) -> None:
     lost = [kind for kind, choice in given.items() if isinstance(choice, str) and choice.startswith(OBJECT)]
     if lost:
+        made = given[lost[0]].removeprefix(OBJECT)
         raise CheckpointError(
-            f"the {', '.join(lost)} of this model was given as an object ({given[lost[0]][len(OBJECT) :]}) and cannot be "
-            f"rebuilt from a checkpoint; pass it again, e.g. odeframe.FlowModule.load(path, {lost[0]}=...)"
+            f"the {', '.join(lost)} of this model was given as an object ({made}) and cannot be rebuilt from a "
+            f"checkpoint; pass it again, e.g. odeframe.FlowModule.load(path, {lost[0]}=...)"
         )
 
 

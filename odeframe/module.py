@@ -126,7 +126,7 @@ class FlowModule(pl.LightningModule):
         metrics: Any = self.evaluation_metrics[f"{stage}_metrics"]
         metrics.update(found.outcome.output.detach(), found.target)
         stats = self.network.stats
-        values = {
+        values: dict[str, Any] = {
             f"{stage}_loss": found.loss,
             **{f"{stage}_{n}": float(getattr(stats, n)) for n in COUNTS if n != "nfe_backward"},
         }

@@ -58,9 +58,7 @@ class Solver(nn.Module, ABC):
             stop: a rule that ends samples early.
         """
 
-    def failed(
-        self, solution: Solution, t: float, dt: float, last: Tensor, suspect: Tensor | None = None
-    ) -> Solution:
+    def failed(self, solution: Solution, t: float, dt: float, last: Tensor, suspect: Tensor | None = None) -> Solution:
         """Raises ``SolveFailed`` or returns what ``on_failure`` asks for.
 
         Args:

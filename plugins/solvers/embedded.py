@@ -11,7 +11,7 @@ from torch import Tensor
 from odeframe import AdaptiveSolver, Law
 from odeframe.adaptive import Attempt
 from odeframe.solver import Memory
-from odeframe_plugins.solvers.tableau import Tableau, combine, explicit_stages, total
+from odeframe_plugins.solvers.tableau import Tableau, combine, explicit_stages, rational_rows, rationals, total
 
 
 class EmbeddedRungeKutta(AdaptiveSolver):
@@ -66,48 +66,24 @@ class Dopri5(EmbeddedRungeKutta):
 
     error_order = 5
     tableau = Tableau(
-        a=(
-            (Fraction(1, 5),),
-            (Fraction(3, 40), Fraction(9, 40)),
-            (Fraction(44, 45), Fraction(-56, 15), Fraction(32, 9)),
-            (Fraction(19372, 6561), Fraction(-25360, 2187), Fraction(64448, 6561), Fraction(-212, 729)),
-            (
-                Fraction(9017, 3168),
-                Fraction(-355, 33),
-                Fraction(46732, 5247),
-                Fraction(49, 176),
-                Fraction(-5103, 18656),
-            ),
-            (Fraction(35, 384), 0, Fraction(500, 1113), Fraction(125, 192), Fraction(-2187, 6784), Fraction(11, 84)),
-        ),
-        b=(Fraction(35, 384), 0, Fraction(500, 1113), Fraction(125, 192), Fraction(-2187, 6784), Fraction(11, 84), 0),
+        a=rational_rows("""
+            1/5
+            3/40 9/40
+            44/45 -56/15 32/9
+            19372/6561 -25360/2187 64448/6561 -212/729
+            9017/3168 -355/33 46732/5247 49/176 -5103/18656
+            35/384 0 500/1113 125/192 -2187/6784 11/84
+        """),
+        b=rationals("35/384 0 500/1113 125/192 -2187/6784 11/84 0"),
         order=5,
-        b_error=(
-            Fraction(71, 57600),
-            0,
-            Fraction(-71, 16695),
-            Fraction(71, 1920),
-            Fraction(-17253, 339200),
-            Fraction(22, 525),
-            Fraction(-1, 40),
-        ),
+        b_error=rationals("71/57600 0 -71/16695 71/1920 -17253/339200 22/525 -1/40"),
     )
-    dense = (
-        (1, Fraction(-8048581381, 2820520608), Fraction(8663915743, 2820520608), Fraction(-12715105075, 11282082432)),
-        (0, 0, 0, 0),
-        (
-            0,
-            Fraction(131558114200, 32700410799),
-            Fraction(-68118460800, 10900136933),
-            Fraction(87487479700, 32700410799),
-        ),
-        (0, Fraction(-1754552775, 470086768), Fraction(14199869525, 1410260304), Fraction(-10690763975, 1880347072)),
-        (
-            0,
-            Fraction(127303824393, 49829197408),
-            Fraction(-318862633887, 49829197408),
-            Fraction(701980252875, 199316789632),
-        ),
-        (0, Fraction(-282668133, 205662961), Fraction(2019193451, 616988883), Fraction(-1453857185, 822651844)),
-        (0, Fraction(40617522, 29380423), Fraction(-110615467, 29380423), Fraction(69997945, 29380423)),
-    )
+    dense = rational_rows("""
+        1 -8048581381/2820520608 8663915743/2820520608 -12715105075/11282082432
+        0 0 0 0
+        0 131558114200/32700410799 -68118460800/10900136933 87487479700/32700410799
+        0 -1754552775/470086768 14199869525/1410260304 -10690763975/1880347072
+        0 127303824393/49829197408 -318862633887/49829197408 701980252875/199316789632
+        0 -282668133/205662961 2019193451/616988883 -1453857185/822651844
+        0 40617522/29380423 -110615467/29380423 69997945/29380423
+    """)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from odeframe import Law, StepSolver
 from odeframe.solver import Memory
-from odeframe_plugins.solvers.tableau import Tableau, combine, explicit_stages
+from odeframe_plugins.solvers.tableau import Tableau, combine, explicit_stages, rational_rows, rationals
 
 
 class ExplicitRungeKutta(StepSolver):
@@ -44,8 +43,4 @@ class RK4(ExplicitRungeKutta):
     Source: Kutta 1901; Hairer, Norsett, Wanner 1993, II.1.
     """
 
-    tableau = Tableau(
-        a=((Fraction(1, 2),), (0, Fraction(1, 2)), (0, 0, 1)),
-        b=(Fraction(1, 6), Fraction(1, 3), Fraction(1, 3), Fraction(1, 6)),
-        order=4,
-    )
+    tableau = Tableau(rational_rows("1/2\n 0 1/2\n 0 0 1"), rationals("1/6 1/3 1/3 1/6"), order=4)
