@@ -121,6 +121,8 @@ class Flow(nn.Module):
         field = self.field(as_drive(drive), self.noise(x0, noise))
         packed = self.packed(field, x0)
         start = packed.pack(x0) if isinstance(packed, PackedField) else x0
+        if stop is not None and isinstance(packed, PackedField):
+            stop = packed.stop_rule(stop)
         solution = self.gradient.solve(self.solver, packed, start, times, stop)
         self.stats = solution.stats
         if isinstance(packed, PackedField):

@@ -135,6 +135,10 @@ class PackedField(Field):
         x, q = z.split([self._size, len(self.quadratures)], dim=-1)
         return x.reshape(*z.shape[:-1], *self.state), q
 
+    def stop_rule(self, rule: Callable[[Tensor, Tensor, Any], Tensor]) -> Callable[[Tensor, Tensor, Any], Tensor]:
+        """A rule ``(t, x, memory) -> mask`` as one on packed states; the memory stays as the scheme has it."""
+        return lambda t, z, memory: rule(t, self.unpack(z)[0], memory)
+
     def rates(self, law: Law, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """``dx/dt`` and the running costs, ``(batch, num_quadratures)``."""
         if not any(q.needs_jacobian for q in self.quadratures):
