@@ -64,5 +64,6 @@ def compose(
         "gradient": gradient,
         "trainer": trainer,
     }
-    module = FlowModule(data_spec=specification(loaded).to_dict(), data=data_word, **words, **options)
+    known = None if data_word.component is None else data_word  # an object's specification is held by the task alone
+    module = FlowModule(data_spec=specification(loaded).to_dict(), data=known, **words, **options)
     return Run(module, loaded, output)

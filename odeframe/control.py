@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -84,7 +86,7 @@ class FunctionalLaw(ControlLaw):
         block: the block, its parameters set to ``None`` (:func:`empty`).
         parameters: ``t -> {name: tensor}`` for all of the block's parameters.
         owner: the module whose parameters the values are computed from.
-        start: time at which a solver's coefficients are read.
+        start: time at which a solver's coefficients are read, and parts that take no time (``matvec``).
     """
 
     def __init__(
@@ -99,8 +101,9 @@ class FunctionalLaw(ControlLaw):
         return tuple(self.module.parameters())
 
     def call(self, slot: int, method: str, *args: Any, **kwargs: Any) -> Any:
-        """The slot with the parameters of the time that is the first argument."""
-        values = self._parameters(args[0])
+        """The slot with the parameters of the time that is the first argument, or of the start for parts without."""
+        timed = method == "forward" or _takes_time(type(self.block.slots[slot]), method)
+        values = self._parameters(args[0] if timed else self._start)
         return functional_call(self.block, values, (slot, method, *args), kwargs)
 
     def stepper(self, solver: Any) -> Any:
@@ -110,6 +113,11 @@ class FunctionalLaw(ControlLaw):
     def call_solver(self, method: str, *args: Any) -> Any:
         """A method of the block's solver under the control."""
         return functional_call(self.block, self._parameters(self._start), ("solver", method, *args))
+
+
+@functools.cache
+def _takes_time(owner: type, method: str) -> bool:
+    return "t" in inspect.signature(getattr(owner, method)).parameters
 
 
 class _BoundSolver:

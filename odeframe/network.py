@@ -17,6 +17,7 @@ from odeframe.flow import Choice, Flow
 from odeframe.options import options_of
 from odeframe.registry import Word, word
 from odeframe.solution import Solution, Stats
+from odeframe.solver import StepSolver
 from odeframe.specification import NetworkSpec
 from odeframe.stepmap import ModuleStep, StepMap
 
@@ -127,7 +128,8 @@ class Parts:
 
         Args:
             horizon: first and last time.
-            steps: the architecture's depth: steps of a step solver that says nothing else.
+            steps: the architecture's depth: steps of a step solver that says nothing else, and pieces of a piecewise
+                control beside a solver that has no fixed number of steps.
             **shape: options that the dynamics get where they take them and the word has not set them (``width``).
         """
         dynamics = self.words["dynamics"]
@@ -135,10 +137,11 @@ class Parts:
         if dynamics.object is not None and isinstance(dynamics.object, nn.Module) and self._flows:
             built = fresh_copy(built)  # one given module cannot be the block of two flows
         self._flows += 1
-        solver = self.words["solver"]
-        sized = {} if steps is None or "dt" in solver.options else {"steps": steps}
-        control = self.words["control"].build()
-        return Flow(built, control, offer(solver, **sized), self.words["gradient"].build(), horizon)
+        word = self.words["solver"]
+        solver = offer(word, **({} if steps is None or "dt" in word.options else {"steps": steps}))
+        one_a_step = steps is None or (isinstance(solver, StepSolver) and solver.steps is not None)
+        control = offer(self.words["control"], **({} if one_a_step else {"pieces": steps}))
+        return Flow(built, control, solver, self.words["gradient"].build(), horizon)
 
 
 def offer(choice: Word, **options: Any) -> Any:

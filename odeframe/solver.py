@@ -30,7 +30,8 @@ class Solver(nn.Module, ABC):
     Attributes:
         order: convergence order of the scheme, ``None`` where it has none to claim.
         traits: what other parts may need or refuse.
-        opaque: whether the scheme treats the state as one vector, so that quadratures can ride in it.
+        opaque: whether the scheme uses nothing but ``field(t, x)`` on the state as one vector, so that quadratures can
+            ride in it; False where it asks for parts or slots of the dynamics.
 
     Args:
         on_failure: ``"raise"`` raises ``SolveFailed``; ``"return"`` gives a Solution with its status and what was
@@ -131,6 +132,14 @@ class StepSolver(Solver):
         if dt is not None and not 0 < dt < float("inf"):
             raise InvalidOption(f"solver {name}: option dt: got {dt}, expected a positive number")
         self.steps, self.dt = steps, dt
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.slots > 1 and cls.opaque:
+            raise InvalidOption(
+                f"solver {cls.__name__}: got slots = {cls.slots} and opaque = True, but running costs and an adjoint see "
+                "one law a step, not several; write opaque = False in the class"
+            )
 
     def init(self, field: Law, t: Tensor, x: Tensor) -> Memory:
         """The memory before the first step from ``(t, x)``; ``field.t_next - field.t`` is that step."""

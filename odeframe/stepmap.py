@@ -124,8 +124,14 @@ class InitStep(FlowStep):
 
     def forward(self, z: State) -> State:
         """Makes the memory of the scheme and zero running costs."""
-        x, flow = z[0], self.frame.flow
-        _, _, context, carried = self.frame.split(z[1:], has_costs=False)
+        x, frame, flow = z[0], self.frame, self.frame.flow
+        expected = 1 + frame.carried + (0 if frame.drive is None else len(frame.drive.tensors))
+        if len(z) != expected:
+            raise InvalidOption(
+                f"the start of a flow takes z = (x, *drive.tensors, *costs of earlier flows): got {len(z)} tensors, "
+                f"expected {expected}; give flow.steps(drive=..., carried=...) what z brings"
+            )
+        _, _, context, carried = frame.split(z[1:], has_costs=False)
         costs = (x.new_zeros(x.shape[0], len(flow.quadratures)),) if flow.quadratures else ()
         law = self.law(x, context)
         memory = law.stepper(flow.solver).init(law, self.t, _join(x, costs))

@@ -10,12 +10,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import odeframe
-from odeframe import Control, Dynamics, Flow, Gradient, Noise, ReversibleSolver, SeparableDynamics, StepSolver
+from odeframe import Control, Dynamics, Flow, Gradient, Network, Noise, ReversibleSolver, SeparableDynamics, StepSolver
 from odeframe.control import ControlLaw, FunctionalLaw, empty
 from odeframe.drive import ConstantDrive, SequenceDrive
 from odeframe.grid import check_times
 from odeframe.quadrature import LogDensity, RunningCost
-from odeframe.stepmap import ModuleStep, StepMap, sharing_groups
+from odeframe.stepmap import sharing_groups
 
 MAX_CASE_LINES = 40
 
@@ -326,14 +326,14 @@ class TestContinuousNormalisingFlow:
         close(base - q, density.log_prob(x), 1e-7)
 
     @pytest.mark.parametrize("gradient", ["backprop", "adjoint"])
-    def test_its_gradient_is_minus_the_identity_times_T(self, gradient):
+    def test_gradient_is_minus_the_horizon_times_the_identity(self, gradient):
         flow = self.flow(gradient=gradient)
         flow.solve(torch.randn(5, 3)).quadratures["log_density"][-1].mean().backward()
         close(flow.dynamics.module.weight.grad, -self.END * torch.eye(3))
 
 
 class TestDrivenRecurrence:
-    """h_k = h_{k-1} + h tanh(W h_{k-1} + b + V w_k): a recurrent network is a flow under a drive (3.9 of Chang 2019)."""
+    """h_{k+1} = h_k + tanh(W h_k + b + V w_k): a recurrent network is a flow under a drive (Chang et al. 2019)."""
 
     def sequence(self):
         torch.manual_seed(4)
@@ -372,21 +372,18 @@ class TestDrivenRecurrence:
         assert float(found[0][0].abs().min(1).values.max()) > 0
 
 
-class FeedbackLaw(ControlLaw):
-    """Dynamics with weights of their own, and u = pi(t, x) beside them."""
-
-    def __init__(self, control):
-        self.module, self.control, self.tensors = control, control, tuple(control.parameters())
-
-    def call(self, slot, method, t, x, **inputs):
-        return getattr(self.control.block.slots[slot], method)(t, x, u=self.control.policy(t, x), **inputs)
-
-    def stepper(self, solver):
-        return solver
-
-
 class TestFeedbackControl:
-    """Closed loop: u = pi(t, x), and the dynamics keep weights of their own."""
+    """Closed loop: u = pi(t, x), while the dynamics keep weights of their own."""
+
+    class PolicyLaw(ControlLaw):
+        def __init__(self, control):
+            self.module, self.tensors = control, tuple(control.parameters())
+
+        def call(self, slot, method, t, x, **inputs):
+            return getattr(self.module.block.slots[slot], method)(t, x, u=self.module.policy(x), **inputs)
+
+        def stepper(self, solver):
+            return solver
 
     class Feedback(Control):
         def __init__(self, policy):
@@ -399,36 +396,28 @@ class TestFeedbackControl:
         block = property(lambda self: self.driven)
 
         def on(self, t, t_next):
-            return FeedbackLaw(self)
+            return TestFeedbackControl.PolicyLaw(self)
 
-    class Plant(Dynamics):
-        def __init__(self):
-            super().__init__()
-            self.friction = nn.Parameter(torch.tensor(0.3))
-
+    class Plant(nn.Linear):
         def forward(self, t, x, u=None):
-            return torch.stack([x[:, 1], u[:, 0] - self.friction * x[:, 1]], dim=1)
-
-    class Policy(nn.Linear):
-        def forward(self, t, x):
-            return -super().forward(x)
+            return super().forward(x) - u
 
     def test_closed_form_and_its_gradient_in_three_ways(self):
-        policy, plant, x0, found = self.Policy(2, 1, bias=False), self.Plant(), torch.randn(3, 2), []
-        parameters, solver = [*policy.parameters(), *plant.parameters()], {"name": "rk4", "steps": 100}
-        companion = torch.stack([torch.tensor([0.0, 1.0]), -policy.weight[0] - torch.stack([x0.new_zeros(()), plant.friction])])
-        expected = x0 @ torch.linalg.matrix_exp(2 * companion).T
-        for gradient in ("backprop", "adjoint"):
-            flow = Flow(plant, self.Feedback(policy), solver, gradient, horizon=(0, 2))
-            found.append(flow(x0))
+        policy, plant, x0 = nn.Linear(2, 2, bias=False), self.Plant(2, 2, bias=False), torch.randn(3, 2)
+        expected = x0 @ torch.linalg.matrix_exp(2 * (plant.weight - policy.weight)).T
+        flow, adjoint = (
+            Flow(plant, self.Feedback(policy), {"name": "rk4", "steps": 100}, gradient, horizon=(0, 2))
+            for gradient in ("backprop", "adjoint")
+        )
         z = (x0,)
         for step in flow.steps():
-            assert set(step.read()) == {"driven.policy.weight", "driven.driven.slots.0.friction"}
+            assert set(step.read()) == {"driven.policy.weight", "driven.driven.slots.0.weight"}
             z = step.step(z)
-        for x in (*found, *z):
+        weights = [policy.weight, plant.weight]
+        exact = torch.autograd.grad(expected.square().sum(), weights)
+        for x in (flow(x0), adjoint(x0), *z):
             close(x, expected, 1e-8)
-            gradient = torch.autograd.grad(x.square().sum(), parameters)
-            close(gradient, torch.autograd.grad(expected.square().sum(), parameters, retain_graph=True), 1e-7)
+            close(torch.autograd.grad(x.square().sum(), weights), exact, 1e-7)
 
 
 class TestGalerkinControl:
@@ -452,7 +441,8 @@ class TestGalerkinControl:
             basis = [torch.ones_like(tau), tau]
             for j in range(1, self.degree):
                 basis.append(((2 * j + 1) * tau * basis[j] - j * basis[j - 1]) / (j + 1))
-            return {n: torch.tensordot(torch.stack(basis), c, 1) for n, c in zip(self.names, self.coefficients)}
+            values = (torch.tensordot(torch.stack(basis), c, 1) for c in self.coefficients)
+            return dict(zip(self.names, values, strict=True))
 
         def on(self, t, t_next):
             return FunctionalLaw(self.driven, self.parameters_at, self, t)
@@ -476,19 +466,22 @@ class TestGalerkinControl:
         close(gradient.flatten(), torch.stack([2 * x.detach().squeeze(), *[x.new_zeros(())] * 3]), 1e-7)
 
 
-class TestStochasticDepth:
-    """x + h eta f(x), eta ~ Bernoulli(p) keyed by (seed, sample, step), under a gradient that runs each step twice."""
+class StochasticDepth(StepSolver):
+    """x + h eta f(x), eta ~ Bernoulli(0.6) keyed by (seed, sample, step); the mean in evaluation."""
 
-    class Scheme(StepSolver):
-        traits = ("step", "stochastic")
+    traits = ("step", "stochastic")
 
-        def draw(self, field, x):
-            return field.noise.bernoulli(0.6, x, (1,))
+    def draw(self, field, x):
+        return field.noise.bernoulli(0.6, x, (1,))
 
-        def step(self, field, t, dt, x, memory):
-            return x + dt * (0.6 if field.noise is None else self.draw(field, x)) * field(t, x), ()
+    def step(self, field, t, dt, x, memory):
+        return x + dt * (0.6 if field.noise is None else self.draw(field, x)) * field(t, x), ()
 
-    class Unkeyed(Scheme):
+
+class TestRecomputingGradient:
+    """A gradient that runs every step again in its backward pass sees the noise of the first run."""
+
+    class Unkeyed(StochasticDepth):
         def draw(self, field, x):
             return (torch.rand(x.shape[0], 1) < 0.6).to(x.dtype)
 
@@ -496,36 +489,44 @@ class TestStochasticDepth:
         traits = ("exact",)
 
         def solve(self, solver, field, x0, times, stop=None):
-            x, memory = x0, ()
+            x, memory, once = x0, None, {"use_reentrant": False, "preserve_rng_state": False}
             for law, stepper, t, dt in steps_of(solver, field, times):
-                memory = memory if t > times[0] else stepper.init(law, t, x)
-                x, memory = checkpoint(
-                    stepper.step, law, t, dt, x, memory, use_reentrant=False, preserve_rng_state=False
-                )
+                memory = stepper.init(law, t, x) if memory is None else memory
+                x, memory = checkpoint(stepper.step, law, t, dt, x, memory, **once)
             return odeframe.Solution(times, torch.stack([x0, x]), field.stats)
 
-    def gradients(self, gradient, solver):
+    def run(self, solver, gradient):
         torch.manual_seed(6)
         flow, x0 = Flow(Layer(), "piecewise_constant", solver(8), gradient, horizon=(0, 8)), torch.randn(16, 4)
         found = torch.autograd.grad(flow(x0).square().sum(), list(flow.parameters()))
         return found, flow.stats.nfe
 
-    def test_replay_draws_the_same(self):
-        (exact, once), (found, twice) = (self.gradients(g, self.Scheme) for g in ("backprop", self.Recomputing()))
+    def test_equals_backprop(self):
+        (exact, once), (found, twice) = (self.run(StochasticDepth, g) for g in ("backprop", self.Recomputing()))
         close(found, exact)
         assert (once, twice) == (8, 16)
-        unkeyed = [self.gradients(g, self.Unkeyed)[0] for g in ("backprop", self.Recomputing())]
-        assert max(float((a - b).abs().max()) for a, b in zip(*unkeyed)) > 0.01
 
-    def test_a_sample_draws_the_same_in_any_batch_and_in_step_maps(self):
-        flow, x0 = Flow(Layer(), solver=self.Scheme(8)), torch.randn(5, 4)
-        alone = [flow(x0[i : i + 1], noise=Noise(7, torch.tensor([i]))) for i in range(5)]
-        close(torch.cat(alone), flow(x0, noise=Noise(7)))
+    def test_noise_without_a_key_would_not(self):
+        exact, found = (self.run(self.Unkeyed, g)[0] for g in ("backprop", self.Recomputing()))
+        assert max(float((a - b).abs().max()) for a, b in zip(found, exact, strict=True)) > 0.01
+
+
+class TestKeyedNoise:
+    """A sample draws the same alone, in a batch and in step maps; evaluation draws nothing."""
+
+    def test_draws_depend_on_seed_sample_and_step_alone(self):
+        flow, x0 = Flow(Layer(), solver=StochasticDepth(8)), torch.randn(5, 4)
+        whole = flow(x0, noise=Noise(7))
+        close(torch.cat([flow(x0[i : i + 1], noise=Noise(7, torch.tensor([i]))) for i in range(5)]), whole)
         z = (x0,)
         for step in flow.steps(noise=Noise(7)):
             z = step.step(z)
-        close(z[0], flow(x0, noise=Noise(7)))
-        assert not torch.equal(flow(x0), flow(x0)) and torch.equal(flow.eval()(x0), flow(x0))
+        close(z[0], whole)
+        assert not torch.equal(flow(x0), flow(x0))
+        mean = x0
+        for _ in range(8):
+            mean = mean + 0.6 / 8 * flow.dynamics(None, mean)
+        close(flow.eval()(x0), mean)
 
 
 class TestStopPerImage:
@@ -546,17 +547,16 @@ class TestStopPerImage:
 
     def by_hand(self, block, x):
         h, x, cost = self.END / 20, x[None], 0.0
-        for k in range(20):
+        for k in range(1, 21):
             x, cost = x + h * block(x), cost + h * x.square().sum()
-            if bool(x.norm() < 1.0):
-                break
-        return x[0], cost, (k + 1) * h
+            if k == 20 or bool(x.norm() < 1.0):
+                return x[0], cost, k * h
 
     def test_equals_loops_of_different_lengths(self):
         flow, images = self.flow(), torch.randn(4, 1, 4, 4) * torch.tensor([0.5, 1.0, 4.0, 1e3]).reshape(4, 1, 1, 1)
         images.requires_grad_()
         solution = flow.solve(images, torch.linspace(0, self.END, 21), stop=self.quiet)
-        x, cost, ends = zip(*(self.by_hand(flow.dynamics.module, image) for image in images))
+        x, cost, ends = zip(*(self.by_hand(flow.dynamics.module, image) for image in images), strict=True)
         assert solution.stop_times.tolist() == pytest.approx(ends) and len(set(ends)) == 4 and ends[3] == self.END
         close([solution.final, flow.running_cost(solution)], [torch.stack(x), torch.stack(cost)])
         for i, end in enumerate(ends):
@@ -580,15 +580,15 @@ class AdamsBashforth(StepSolver):
         return x + dt / 2 * (3 * f - memory[0]), (f,)
 
 
-class Stem(StepMap):
-    """image -> (x, context): what the steps read of the image beside the state that it makes."""
+class Stem(nn.Module):
+    """image -> (x, drive): the state, and what the steps read of the image beside it."""
 
     def __init__(self):
         super().__init__()
         self.lift, self.embed = nn.Linear(6, 4), nn.Linear(6, 3)
 
-    def forward(self, z):
-        return self.lift(z[0]), self.embed(z[0])
+    def forward(self, image):
+        return self.lift(image), ConstantDrive(self.embed(image))
 
 
 def sweep(steps, z, objective):
@@ -607,48 +607,59 @@ def sweep(steps, z, objective):
     return costates, gradients
 
 
+# A tied control is one parameter, its H_k summed over the steps; a starter shares the block of the first step.
+GROUPS = {
+    "constant": [[0], [1, 2, 3, 4, 5, 6], [7]],
+    "piecewise_constant": [[0], [1, 2], [3], [4], [5], [6], [7]],
+}
+
+
 class TestPontryaginSweep:
-    """One sweep over stem, steps and head: p_k = -dJ/dz_k and grad_u H_k = -dJ/du_k, by other code than backward."""
+    """One sweep over stem, steps and head: p_k = -dJ/dz_k and dH_k/du_k = -dJ/du_k, by other code than backward."""
 
-    def network(self, control):
-        cost = RunningCost(lambda t, x: x.square().sum(1), weight=0.3)
-        flow = Flow(Driven(), control, AdamsBashforth(5), quadratures=[cost])
-        steps = [Stem(), *flow.steps(drive=torch.empty(7, 3)), ModuleStep(nn.Linear(4, 2))]
-        target = torch.randint(2, (7,))
+    def problem(self, control):
+        flow = Flow(
+            Driven(), control, AdamsBashforth(5), quadratures=[RunningCost(lambda t, x: x.square().sum(1), 0.3)]
+        )
+        network = Network({"stem": Stem(), "flow": flow, "head": nn.Linear(4, 2)})
+        image, target = torch.randn(7, 6), torch.randint(2, (7,))
+        return network, image, lambda x, cost: nn.functional.cross_entropy(x, target) + cost.mean()
 
-        def objective(logits, cost):
-            return nn.functional.cross_entropy(logits, target) + cost.mean()
-
-        return flow, steps, objective
-
-    @pytest.mark.parametrize("control", ["constant", "piecewise_constant"])
-    def test_equals_autograd(self, control):
-        (flow, steps, objective), image = self.network(control), torch.randn(7, 6)
-        stem, head = steps[0], steps[-1].module
-        solution = flow.solve(stem.lift(image), drive=ConstantDrive(stem.embed(image)))
-        parameters = [*stem.parameters(), *flow.parameters(), *head.parameters()]
-        J = objective(head(solution.final), flow.running_cost(solution))
-        costates, gradients = sweep(steps, (image,), objective)
-        total = {id(p): torch.zeros_like(p) for p in parameters}
-        for step, gradient in zip(steps, gradients, strict=True):
+    @pytest.mark.parametrize("control", GROUPS)
+    def test_gradients_equal_autograd(self, control):
+        network, image, objective = self.problem(control)
+        steps, outcome, total = network.steps(image), network.run(image), {}
+        for step, gradient in zip(steps, sweep(steps, (image,), objective)[1], strict=True):
             for name, parameter in step.named_parameters():
-                total[id(parameter)] -= gradient[name]
-        close(list(total.values()), torch.autograd.grad(J, parameters), 1e-10)
-        states = [(image.requires_grad_(),)]
-        for step in steps:
-            states.append(step.step(states[-1]))
+                total[parameter] = total.get(parameter, 0) - gradient[name]
+        exact = torch.autograd.grad(objective(outcome.output, outcome.cost), list(network.parameters()))
+        close([total[parameter] for parameter in network.parameters()], exact, 1e-10)
+        assert all(float(g.abs().max()) > 1e-4 for g in exact) and sharing_groups(steps) == GROUPS[control]
+
+    @pytest.mark.parametrize("control", GROUPS)
+    def test_costates_equal_autograd(self, control):
+        network, image, objective = self.problem(control)
+        states, steps = [(image.requires_grad_(),)], network.steps(image)
+        for step in steps:  # clones: what passes through is one tensor, but a state of every step
+            states.append(tuple((v.clone() if v.requires_grad else v.requires_grad_()) for v in step.step(states[-1])))
         flat = [v for z in states for v in z]
-        expected = torch.autograd.grad(objective(*states[-1]), flat, allow_unused=True, materialize_grads=True)
-        close([-p for z in costates for p in z], expected, 1e-10)
-        groups = {"constant": [[0], [1, 2, 3, 4, 5, 6], [7]], "piecewise_constant": [[0], [1, 2], *([k] for k in range(3, 8))]}
-        assert sharing_groups(steps) == groups[control]
+        exact = torch.autograd.grad(objective(*states[-1]), flat, allow_unused=True, materialize_grads=True)
+        close([-p for z in sweep(steps, (image,), objective)[0] for p in z], exact, 1e-10)
+        assert [len(z) for z in states] == [1, 2, *[4] * 5, 2, 2]  # image; x, c; x, memory, q, c; x, q; output, q
 
 
 def test_cases_are_short_and_use_public_names_alone():
-    tree = ast.parse(Path(__file__).read_text("utf-8"))
-    cases = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-    lines = {node.name: node.end_lineno - node.lineno + 1 for node in cases}
-    assert len([name for name in lines if name.startswith("Test")]) >= 11
-    assert {name: count for name, count in lines.items() if count > MAX_CASE_LINES} == {}
-    names = [n.attr if isinstance(n, ast.Attribute) else n.name for n in ast.walk(tree) if isinstance(n, ast.Attribute | ast.alias)]
-    assert [name for name in names if name.startswith("_") and not name.endswith("__")] == []
+    text = Path(__file__).read_text("utf-8")
+    tree, lines = ast.parse(text), text.splitlines()
+    cases = {
+        n.name: lines[n.lineno - 1 : n.end_lineno] for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)
+    }
+    length = {name: sum(1 for line in body if line.strip()) for name, body in cases.items()}
+    assert sum(name.startswith("Test") for name in length) >= 11
+    assert {name: count for name, count in length.items() if count > MAX_CASE_LINES} == {}
+    used = [
+        n.attr if isinstance(n, ast.Attribute) else n.name
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Attribute | ast.alias)
+    ]
+    assert [name for name in used if name.startswith("_") and not name.endswith("__")] == []

@@ -2,6 +2,8 @@
 
 from odeframe import Part
 
+TORCHDIFFEQ_ADAPTIVE = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun", "scipy_solver")
+
 PARTS = {
     "euler": Part(
         "odeframe_plugins.solvers.explicit:Euler",
@@ -25,6 +27,7 @@ PARTS = {
         "odeframe_plugins.solvers.torchdiffeq:Torchdiffeq",
         summary="any method of torchdiffeq: {name: torchdiffeq, method: ...}",
         source="Chen 2018, torchdiffeq",
+        when={f"method={method}": {"traits": ("adaptive",)} for method in TORCHDIFFEQ_ADAPTIVE},
         requires=("torchdiffeq",),
     ),
 }

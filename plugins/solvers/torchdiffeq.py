@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torchdiffeq
 from torch import Tensor
 from torchdiffeq._impl.odeint import SOLVERS
+from torchdiffeq._impl.scipy_wrapper import ScipyWrapperODESolver
 from torchdiffeq._impl.solvers import FixedGridODESolver
 
-from odeframe import Field, InvalidOption, Law, Solution, Solver, Status
+from odeframe import Field, Incompatible, InvalidOption, Law, Solution, Solver, Status
 from odeframe.grid import Grid, check_times, inside, make_grid
+from odeframe.solution import Stats
 from odeframe.solver import OnFailure, StopRule, check_state
 
 
@@ -32,8 +35,6 @@ class Torchdiffeq(Solver):
     Source: Chen 2018, torchdiffeq.
     """
 
-    traits: ClassVar[tuple[str, ...]] = ("adaptive",)
-
     def __init__(
         self,
         method: str = "dopri5",
@@ -50,6 +51,7 @@ class Torchdiffeq(Solver):
                 f"solver 'torchdiffeq': option method: got {method!r}, expected one of {', '.join(sorted(SOLVERS))}"
             )
         self.fixed = issubclass(SOLVERS[method], FixedGridODESolver)
+        self.traits = () if self.fixed else ("adaptive",)  # as the table declares for each method
         self.method, self.rtol, self.atol, self.steps = method, rtol, atol, steps
         self.max_steps, self.options = max_steps, dict(options or {})
         unknown = set(self.options) - set(method_options(method))
@@ -72,57 +74,92 @@ class Torchdiffeq(Solver):
         if times.requires_grad:
             raise InvalidOption("solver 'torchdiffeq': no gradient of the times; use solver='dopri5' or times.detach()")
         grid = make_grid(times, field.breakpoints(), self.steps, None) if self.fixed else None
-        cuts = [float(times[0]), *inside(field.breakpoints(), times), float(times[-1])]
-        states, ends = [check_state(x0)], (cuts[0], cuts[0])
-        x, status = x0, Status.SUCCESS
-        for index, ends in enumerate(itertools.pairwise(cuts)):
-            x, status = self.stretch(field, index, x, times, ends, states, grid)
-            if status is not Status.SUCCESS:
-                break
-        finite = bool(torch.isfinite(x.detach()).all())
-        status = status if finite or status is not Status.SUCCESS else Status.NON_FINITE
+        cuts = [float(times[0]), *inside(field.breakpoints(), times), float(times[-1])] if len(times) > 1 else []
+        x, states, failure = check_state(x0), [x0], None
+        if x.numel() == 0:  # torchdiffeq takes the mean of no errors
+            return Solution(times, x.expand(len(times), *x.shape), field.stats)
+        try:
+            for index, ends in enumerate(itertools.pairwise(cuts)):
+                law = field.on(*torch.tensor(ends, dtype=torch.float64), step=index)
+                self.check_differentiable(law, x)
+                x, passed = self.stretch(law, field.stats, x, times, ends, grid)
+                states.extend(passed)
+        except _Halt as halt:
+            failure = halt
+            states.extend(halt.passed[: len(times) - len(states)])
         states += [torch.full_like(x0, float("nan"))] * (len(times) - len(states))
-        solution = Solution(times, torch.stack(states), field.stats, status)
-        if status is Status.SUCCESS:
+        solution = Solution(times, torch.stack(states), field.stats)
+        if failure is None:
             return solution
-        last = next(state for state in reversed(states) if bool(torch.isfinite(state).all()))
-        return self.failed(solution, ends[0], ends[1] - ends[0], last)
+        solution.status = failure.status
+        return self.failed(solution, failure.t, failure.dt, failure.last, failure.suspect)
+
+    def check_differentiable(self, law: Law, x: Tensor) -> None:
+        """Refuses to lose a gradient: a method that goes through scipy returns states without a graph."""
+        through_scipy = issubclass(SOLVERS[self.method], ScipyWrapperODESolver)
+        if through_scipy and torch.is_grad_enabled() and any(v.requires_grad for v in (x, *law.tensors)):
+            raise Incompatible(
+                f"solver 'torchdiffeq': method {self.method!r} goes through scipy, where steps have no gradient; "
+                "write gradient='adjoint', take another method, or solve under torch.no_grad()"
+            )
 
     def stretch(
-        self,
-        field: Field,
-        index: int,
-        x: Tensor,
-        times: Tensor,
-        ends: tuple[float, float],
-        states: list[Tensor],
-        grid: Grid | None,
-    ) -> tuple[Tensor, Status]:
-        """Solves between two breakpoints and appends the states at the output times passed."""
+        self, law: Law, stats: Stats, x: Tensor, times: Tensor, ends: tuple[float, float], grid: Grid | None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """The state at the end of an interval without breakpoints, and the states at the output times passed."""
         start, end = ends
-        forward = end >= start
-        outputs = [float(t) for t in times[1:] if (start < t <= end if forward else end <= t < start)]
+        outputs = [float(t) for t in times[1:] if (start < t <= end if end >= start else end <= t < start)]
         asked = torch.tensor([start, *outputs, *([] if outputs and outputs[-1] == end else [end])], dtype=torch.float64)
-        law = field.on(asked[0], asked[-1], step=index)
-        right = _RightHandSide(law) if self.fixed else _Counted(law, field, 8 * self.max_steps)
+        cross = self.cross_adaptive if grid is None else self.cross_fixed
+        found = cross(law, stats, x, asked, grid)
+        return found[-1], list(found[1 : len(outputs) + 1])
+
+    def cross_adaptive(self, law: Law, stats: Stats, x: Tensor, asked: Tensor, grid: Grid | None) -> Tensor:
+        """The states at the times asked, by steps of the method's own choice."""
+        kind = _Watch if issubclass(SOLVERS[self.method], ScipyWrapperODESolver) else _StepWatch
+        watch = kind(law, x, asked, stats, 8 * self.max_steps)
+        found = self.odeint(watch, x, asked, self.options)
+        if len(found) < len(asked):  # scipy's way to give up
+            raise watch.halt(Status.STEP_TOO_SMALL, watch.last)
+        if not bool(torch.isfinite(found[-1].detach()).all()):
+            raise watch.halt(Status.NON_FINITE, found[-1])
+        return found
+
+    def cross_fixed(self, law: Law, stats: Stats, x: Tensor, asked: Tensor, grid: Grid | None) -> Tensor:
+        """The states at the times asked, by steps on the grid."""
         options = dict(self.options)
         if grid is not None and not {"step_size", "grid_constructor"} & set(options):
-            low, high = min(ends), max(ends)
-            nodes = [
-                node for node in grid.nodes if low - 1e-9 * abs(end - start) <= node <= high + 1e-9 * abs(end - start)
-            ]
-            nodes[0], nodes[-1] = asked[0], asked[-1]
-            options["grid_constructor"] = lambda func, y0, t: torch.stack(nodes).to(t)
+            nodes = nodes_between(grid, asked)
+            options["grid_constructor"] = lambda func, y0, t: nodes.to(t)
+            stats.accepted += len(nodes) - 1
+        found = self.odeint(_RightHandSide(law), x, asked, options)
+        if not bool(torch.isfinite(found[-1].detach()).all()):
+            raise self.locate(_Watch(law, x, asked, stats), found, options, asked)
+        return found
+
+    def locate(self, watch: _Watch, found: Tensor, options: dict[str, Any], asked: Tensor) -> _Halt:
+        """Solves again without a graph, up to the first non-finite evaluation."""
+        evaluations, halt = watch.stats.nfe, watch.halt(Status.NON_FINITE, found[-1])
         try:
-            found = torchdiffeq.odeint(
-                right, x, asked, method=self.method, rtol=self.rtol, atol=self.atol, options=options
+            with torch.no_grad():
+                self.odeint(watch, watch.last, asked, options)
+        except _Halt as earlier:
+            halt = earlier
+        watch.stats.nfe, halt.passed = evaluations, list(found[1:])
+        return halt
+
+    def odeint(self, right: _RightHandSide, x: Tensor, asked: Tensor, options: dict[str, Any]) -> Tensor:
+        """One call of torchdiffeq; its failed assertion about a step becomes a status."""
+        try:
+            return torchdiffeq.odeint(
+                right, x, asked, method=self.method, rtol=self.rtol, atol=self.atol, options=dict(options)
             )
-        except _Halt as halt:
-            return x, halt.status
-        except AssertionError:  # torchdiffeq's way to say "underflow in dt"
-            return x, Status.STEP_TOO_SMALL
-        states.extend(found[1 : len(outputs) + 1])
-        return found[-1], Status.SUCCESS
+        except AssertionError as error:
+            if isinstance(right, _Watch) and "underflow in dt" in str(error):
+                raise right.halt(Status.STEP_TOO_SMALL, right.last) from error
+            if isinstance(right, _Watch) and "max_num_steps exceeded" in str(error):
+                raise right.halt(Status.TOO_MANY_STEPS, right.last) from error
+            raise
 
 
 def method_options(method: str) -> list[str]:
@@ -134,10 +171,23 @@ def method_options(method: str) -> list[str]:
     return [name for name in names if name not in hidden]
 
 
-class _Halt(Exception):  # noqa: N818 - not an error: it carries a status out of odeint
-    def __init__(self, status: Status) -> None:
+def nodes_between(grid: Grid, asked: Tensor) -> Tensor:
+    """The grid's nodes from the first to the last of the times asked, whose ends are met exactly."""
+    low, high = sorted((float(asked[0]), float(asked[-1])))
+    margin = 1e-9 * (high - low)
+    nodes = torch.stack([node for node in grid.nodes if low - margin <= node <= high + margin])
+    nodes[0], nodes[-1] = asked[0], asked[-1]
+    return nodes
+
+
+class _Halt(Exception):  # noqa: N818 - not an error: it carries a failure out of odeint
+    """A status with what an error says of it: where, with which step, from which state, and what was wrong."""
+
+    passed: Sequence[Tensor] = ()  # states at output times that are known nevertheless
+
+    def __init__(self, status: Status, t: float, dt: float, last: Tensor, suspect: Tensor) -> None:
         super().__init__(status.message)
-        self.status = status
+        self.status, self.t, self.dt, self.last, self.suspect = status, t, dt, last, suspect
 
 
 class _RightHandSide:
@@ -150,23 +200,47 @@ class _RightHandSide:
         return self._law(t.to(torch.float64).cpu(), x)
 
 
-class _Counted(_RightHandSide):
-    """With counts, and with the limits that torchdiffeq's asserts do not give under ``python -O``."""
+class _Watch(_RightHandSide):
+    """Remembers the last finite evaluation, and halts at the first other one or at a limit.
 
-    def __init__(self, law: Law, field: Field, limit: int) -> None:
+    torchdiffeq's own asserts give no status, and none at all under ``python -O``.
+    """
+
+    def __init__(self, law: Law, x: Tensor, asked: Tensor, stats: Stats, limit: float = float("inf")) -> None:
         super().__init__(law)
-        self._stats, self._limit, self._calls = field.stats, limit, 0
+        self.t, self.dt, self.last = float(asked[0]), float(asked[-1] - asked[0]), x.detach()
+        self.stats, self._limit, self._calls = stats, limit, 0
+
+    def halt(self, status: Status, suspect: Tensor) -> _Halt:
+        """The failure, with what is remembered."""
+        return _Halt(status, self.t, self.dt, self.last, suspect)
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         self._calls += 1
         if self._calls > self._limit:
-            raise _Halt(Status.TOO_MANY_STEPS)
+            raise self.halt(Status.TOO_MANY_STEPS, self.last)
         if not bool(torch.isfinite(x.detach()).all()):
-            raise _Halt(Status.NON_FINITE)
+            raise self.halt(Status.NON_FINITE, x)
+        self.remember(t, x)
         return super().__call__(t, x)
 
+    def remember(self, t: Tensor, x: Tensor) -> None:
+        """Where the method has come to, told by the times of its evaluations."""
+        if float(t) != self.t:
+            self.t, self.dt = float(t), float(t) - self.t
+        self.last = x.detach()
+
+
+class _StepWatch(_Watch):
+    """The same where torchdiffeq tells of each step."""
+
+    def remember(self, t: Tensor, x: Tensor) -> None:
+        """Nothing: the steps say more."""
+
     def callback_accept_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
-        self._stats.accepted += 1
+        self.stats.accepted += 1
+        self.t, self.dt, self.last = float(t0), float(dt), y0.detach()
 
     def callback_reject_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
-        self._stats.rejected += 1
+        self.stats.rejected += 1
+        self.t, self.dt, self.last = float(t0), float(dt), y0.detach()

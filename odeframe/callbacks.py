@@ -1,0 +1,147 @@
+"""Callbacks of a run: the checkpoint of an interrupted fit, the progress bar, and its lines where there is no terminal."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.utilities import rank_zero_only
+
+__all__ = ["EpochLines", "InterruptCheckpoint", "Interrupted", "best_checkpoint", "progress_bar"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(BaseException):  # noqa: N818 - a request, not an error; and no `except Exception` may swallow it
+    """A fit was asked by a signal to stop, and did so between two batches.
+
+    Args:
+        signum: the signal.
+        path: the checkpoint of that moment; None where there was nothing to save yet.
+    """
+
+    def __init__(self, signum: int, path: Path | None = None) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum, self.path = signum, path
+
+
+class InterruptCheckpoint(Callback):
+    """Stops a fit on SIGINT or SIGTERM after the batch in progress, and leaves ``interrupted.ckpt``.
+
+    On several ranks one signal stops all of them after the same batch. A second signal stops at once, as without this
+    callback, and leaves no checkpoint, since the weights may be half updated.
+
+    Args:
+        folder: where the checkpoint goes; rank 0's counts.
+
+    Raises:
+        Interrupted: out of ``Trainer.fit``, with the signal and the path.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint's file."""
+        return self.folder / "interrupted.ckpt"
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """All ranks take rank 0's folder."""
+        self.folder = trainer.strategy.broadcast(self.folder)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listens to the signals; only a main thread can."""
+        self._signal = None
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {each: signal.signal(each, self._note) for each in SIGNALS}
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stops here, but for an epoch's last batch: its end can be resumed from, the place just before cannot."""
+        if not trainer.is_last_batch:
+            self._stop_if_asked(trainer)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *arguments: Any, **named: Any) -> None:
+        """Stops here too while the weights are untrained; there is nothing to save."""
+        if trainer.sanity_checking:
+            self._stop_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stops after the epoch's last batch and its validation."""
+        self._stop_if_asked(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Writes the checkpoint of an interruption, and of that alone."""
+        self._restore()
+        if isinstance(exception, Interrupted) and exception.path is not None:
+            trainer.save_checkpoint(exception.path)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Gives the signals back."""
+        self._restore()
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self._restore()  # the next one takes effect at once
+        self._signal = signum
+
+    def _restore(self) -> None:
+        for signum, previous in self._previous.items():
+            signal.signal(signum, previous)
+        self._previous = {}
+
+    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False):
+            trained = not trainer.sanity_checking and not trainer.fast_dev_run
+            raise Interrupted(self._signal or signal.SIGTERM, self.path if trained else None)
+
+
+class EpochLines(Callback):
+    """A line an epoch on standard output, for where a progress bar cannot be drawn."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Notes the time."""
+        self._start = time.perf_counter()
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prints the losses, the metrics of the progress bar and the seconds."""
+        names = ("train_loss_epoch", "val_loss", *trainer.progress_bar_metrics)
+        found = {name: trainer.callback_metrics[name] for name in names if name in trainer.callback_metrics}
+        shown = {name.removesuffix("_epoch"): value for name, value in found.items() if not name.endswith("_step")}
+        values = "  ".join(f"{name} {float(value):.4g}" for name, value in shown.items())
+        last = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+        seconds = time.perf_counter() - self._start
+        print(f"epoch {trainer.current_epoch + 1}{last}  {values}  {seconds:.1f} s", flush=True)
+
+
+def progress_bar() -> RichProgressBar:
+    """The progress bar of a terminal; the last epoch's stays."""
+    return RichProgressBar(leave=False)
+
+
+def best_checkpoint(folder: str | Path, monitor: str, mode: str) -> ModelCheckpoint:
+    """Keeps ``best.ckpt``, by a validation metric, and ``last.ckpt``.
+
+    Args:
+        folder: where they go.
+        monitor: the metric.
+        mode: ``"max"`` or ``"min"``.
+    """
+    return ModelCheckpoint(
+        folder,
+        filename="best",
+        monitor=monitor,
+        mode=mode,
+        save_last=True,
+        enable_version_counter=False,  # with one, a second fit in a folder writes last-v1.ckpt and last.ckpt is stale
+    )

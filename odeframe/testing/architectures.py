@@ -1,0 +1,102 @@
+"""What every architecture must do, as a base class for pytest."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from odeframe.errors import InvalidOption
+from odeframe.network import Architecture, Network
+from odeframe.registry import word
+from odeframe.solver import StepSolver
+from odeframe.specification import NetworkSpec
+
+
+class ArchitectureConformance:
+    """Set ``architecture`` to a word; ``input_shapes`` to the shapes of one sample that it takes.
+
+    Attributes:
+        architecture: a name, or a mapping with options (small ones make the tests quick).
+        input_shapes: shapes of one sample.
+        solvers: further solvers that it must work with.
+    """
+
+    architecture: ClassVar[Any]
+    input_shapes: ClassVar[tuple[tuple[int, ...], ...]] = ((6,), (1, 8, 8))
+    solvers: ClassVar[tuple[Any, ...]] = ({"name": "rk4", "steps": 4}, "dopri5")
+    output_shape: ClassVar[tuple[int, ...]] = (3,)
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Each input shape in turn, for the tests that take ``shape``."""
+        if "shape" in metafunc.fixturenames:
+            metafunc.parametrize("shape", self.input_shapes)
+
+    def build(self, shape: tuple[int, ...], **words: Any) -> Network:
+        """The network in float64, with seeded weights."""
+        torch.manual_seed(0)
+        architecture: Architecture = word("architecture", self.architecture).build()
+        return architecture.build(NetworkSpec(shape, self.output_shape), **words).double()
+
+    @staticmethod
+    def batch(shape: tuple[int, ...], size: int) -> Tensor:
+        """A seeded batch."""
+        return torch.randn(size, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    @pytest.mark.parametrize("size", [0, 1, 5])
+    def test_output_shape_and_dtype(self, shape: tuple[int, ...], size: int) -> None:
+        """Outputs have the shape asked for, in float64 and float32, for empty batches too."""
+        network = self.build(shape).eval()
+        x = self.batch(shape, size)
+        assert network(x).shape == (size, *self.output_shape)
+        assert network(x).dtype == torch.float64
+        assert network.float()(x.float()).dtype == torch.float32, "a constant in the network has its own dtype"
+
+    def test_every_parameter_gets_a_gradient(self, shape: tuple[int, ...]) -> None:
+        """DDP hangs or raises on parameters that take no part."""
+        network = self.build(shape)
+        network(self.batch(shape, 4)).square().sum().backward()
+        without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+        assert not without, f"these parameters take no part in the output: {without}"
+
+    def test_samples_do_not_influence_each_other(self, shape: tuple[int, ...]) -> None:
+        """In evaluation, an output does not depend on the rest of the batch (up to an adaptive solver's tolerance)."""
+        network = self.build(shape).eval()
+        x = self.batch(shape, 4)
+        exact = all(isinstance(flow.solver, StepSolver) for flow in network.flows)
+        torch.testing.assert_close(network(x)[1:2], network(x[1:2]), rtol=0, atol=1e-12 if exact else 1e-2)
+
+    def test_step_maps_compose_to_the_network(self, shape: tuple[int, ...]) -> None:
+        """Stem, every step, transitions and head, one after the other, are the network."""
+        network = self.build(shape, solver={"name": "euler"}).eval()
+        x = self.batch(shape, 3)
+        z: tuple[Tensor, ...] = (x,)
+        for step in network.steps(x):
+            z = step.step(z)
+        torch.testing.assert_close(z[0], network(x), rtol=0, atol=1e-12)
+
+    def test_works_with_other_solvers(self, shape: tuple[int, ...]) -> None:
+        """The solver is one word away, an adaptive one too."""
+        for solver in self.solvers:
+            output = self.build(shape, solver=solver)(self.batch(shape, 2))
+            assert bool(torch.isfinite(output).all()), f"non-finite output with {solver!r}"
+
+    def test_copies_are_independent(self, shape: tuple[int, ...]) -> None:
+        """A deep copy has weights of its own, and a state dict carries all of them over."""
+        network, x = self.build(shape).eval(), self.batch(shape, 2)
+        before, twin = network(x), copy.deepcopy(network)
+        with torch.no_grad():
+            for parameter in twin.parameters():
+                parameter.add_(0.1)
+        assert torch.equal(network(x), before), "a deep copy shares weights with its original"
+        twin.load_state_dict(network.state_dict())
+        assert torch.equal(twin(x), before), "something that the output depends on is not in the state dict"
+
+    def test_unknown_words_are_refused(self) -> None:
+        """A word for a kind that an architecture does not have is named."""
+        architecture: Architecture = word("architecture", self.architecture).build()
+        with pytest.raises(InvalidOption, match="task"):
+            architecture.build(NetworkSpec(self.input_shapes[0], self.output_shape), task="classification")

@@ -1,0 +1,137 @@
+"""What every control trainer must do, as a base class for pytest."""
+
+from __future__ import annotations
+
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.strategies import DDPStrategy, Strategy
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from odeframe.module import FlowModule
+from odeframe.specification import DataSpec
+
+QUIET: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "accelerator": "cpu",
+}
+TIME_OUT = timedelta(seconds=20)
+
+
+class SmallData(pl.LightningDataModule):
+    """A linear map with noise, the same rows on one process and, shared out, on several."""
+
+    def __init__(self, size: int = 16, batch_size: int = 8, ranks: int = 1) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        x = torch.randn(size, 3, generator=generator, dtype=torch.float64)
+        noise = torch.randn(size, 2, generator=generator, dtype=torch.float64)
+        self.set = TensorDataset(x, x[:, :2].tanh() - 0.5 * x[:, 2:] + 0.1 * noise)
+        self.batch_size, self.ranks = batch_size, ranks
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches in order; with several ranks, a global batch holds the rows of the one-process batch."""
+        if self.ranks == 1:
+            return DataLoader(self.set, batch_size=self.batch_size)
+        sampler = DistributedSampler(self.set, shuffle=False)
+        return DataLoader(self.set, batch_size=self.batch_size // self.ranks, sampler=sampler)
+
+
+class TrainerConformance:
+    """Set ``trainer`` to a word; ``options`` to further arguments of ``FlowModule``.
+
+    Attributes:
+        trainer: a name, or a mapping with options.
+        options: words and optimiser for the module.
+        epochs: how many it gets to halve the loss.
+        ranks: numbers of ranks that must equal one process.
+    """
+
+    trainer: ClassVar[Any]
+    options: ClassVar[dict[str, Any]] = {"optimizer": "Adam", "learning_rate": 0.01}
+    architecture: ClassVar[Any] = {"name": "resnet", "width": 4, "blocks": 3}
+    epochs: ClassVar[int] = 60
+    ranks: ClassVar[tuple[int, ...]] = (2,)
+
+    def module(self) -> FlowModule:
+        """A small regression network in float64 with seeded weights."""
+        torch.manual_seed(0)
+        spec = DataSpec("small", (3,), "value", None, (2,), "regression")
+        return FlowModule(spec.to_dict(), self.architecture, trainer=self.trainer, **self.options).double()
+
+    def fit(self, module: FlowModule, epochs: int, ranks: int = 1, **options: Any) -> pl.Trainer:
+        """Trains quietly on one process, or on forked ones with gloo."""
+        strategy: str | Strategy = "auto"
+        if ranks > 1:
+            strategy = DDPStrategy(start_method="fork", process_group_backend="gloo", timeout=TIME_OUT)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer = pl.Trainer(
+                max_epochs=epochs,
+                devices=ranks,
+                strategy=strategy,
+                use_distributed_sampler=False,
+                **{**QUIET, **options},
+            )
+            trainer.fit(module, datamodule=SmallData(ranks=ranks), ckpt_path=options.pop("ckpt_path", None))
+        return trainer
+
+    @staticmethod
+    def weights(module: FlowModule) -> Tensor:
+        """All parameters as one vector."""
+        return torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])
+
+    def test_improves_the_objective(self) -> None:
+        """The mean objective of the training set falls to less than half."""
+        module, batch = self.module(), SmallData().set.tensors
+        before = module.objective(batch).loss.item()
+        self.fit(module, self.epochs)
+        after = module.objective(batch).loss.item()
+        assert after < 0.5 * before, f"the objective went from {before:.3g} to {after:.3g} in {self.epochs} epochs"
+
+    @pytest.mark.timeout(90)
+    def test_ranks_equal_one_process(self) -> None:
+        """Several ranks on shares of a batch take the steps of one process on the whole batch."""
+        torch.set_num_threads(1)  # a parent with a thread pool would hang its forked children
+        reference = self.module()
+        self.fit(reference, 2)
+        start = self.weights(self.module())
+        assert float((self.weights(reference) - start).abs().max()) > 1e-6, "training changed nothing"
+        for ranks in self.ranks:
+            module = self.module()
+            self.fit(module, 2, ranks)
+            distance = float((self.weights(module) - self.weights(reference)).abs().max())
+            assert distance < 1e-6, (
+                f"{ranks} ranks end {distance:.2e} away from one process; gradients that no loss.backward() made must go "
+                "through odeframe.reduction"
+            )
+
+    def test_resume_equals_an_uninterrupted_run(self, tmp_path: Path) -> None:
+        """Stopped after two epochs and resumed to four: the weights of four in one go, to the bit."""
+        whole = self.module()
+        self.fit(whole, 4)
+        first = self.module()
+        saver = ModelCheckpoint(tmp_path, save_last=True)
+        self.fit(first, 2, callbacks=[saver], enable_checkpointing=True)
+        second = self.module()
+        with torch.no_grad():
+            for parameter in second.parameters():
+                parameter.zero_()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer = pl.Trainer(max_epochs=4, devices=1, **QUIET)
+            trainer.fit(second, datamodule=SmallData(), ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True)
+        assert trainer.global_step == 8, f"global_step counts batches: got {trainer.global_step}, expected 8"
+        assert torch.equal(self.weights(second), self.weights(whole)), (
+            "the resumed run differs: state of the trainer is not in the checkpoint, or depends on the clock"
+        )
