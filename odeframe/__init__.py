@@ -34,6 +34,8 @@ _LAZY = {
     "SeparableDynamics": "odeframe.dynamics",
     "BranchedDynamics": "odeframe.dynamics",
     "SemilinearDynamics": "odeframe.dynamics",
+    "SecondOrderDynamics": "odeframe.dynamics",
+    "StochasticDynamics": "odeframe.dynamics",
     "Control": "odeframe.control",
     "Field": "odeframe.field",
     "Law": "odeframe.field",

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
-__all__ = ["EpochLines", "InterruptCheckpoint", "Interrupted", "best_checkpoint", "progress_bar"]
+__all__ = ["EpochLines", "InterruptCheckpoint", "Interrupted", "best_and_last", "progress_bar"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -129,12 +129,12 @@ def progress_bar() -> RichProgressBar:
     return RichProgressBar(leave=False)
 
 
-def best_checkpoint(folder: str | Path, monitor: str, mode: str) -> ModelCheckpoint:
+def best_and_last(folder: str | Path, monitor: str | None, mode: str) -> ModelCheckpoint:
     """Keeps ``best.ckpt``, by a validation metric, and ``last.ckpt``.
 
     Args:
         folder: where they go.
-        monitor: the metric.
+        monitor: the metric; ``None`` where there is none, and nothing is best.
         mode: ``"max"`` or ``"min"``.
     """
     return ModelCheckpoint(
@@ -142,6 +142,7 @@ def best_checkpoint(folder: str | Path, monitor: str, mode: str) -> ModelCheckpo
         filename="best",
         monitor=monitor,
         mode=mode,
+        save_top_k=0 if monitor is None else 1,
         save_last=True,
         enable_version_counter=False,  # with one, a second fit in a folder writes last-v1.ckpt and last.ckpt is stale
     )

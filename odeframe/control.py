@@ -102,7 +102,8 @@ class FunctionalLaw(ControlLaw):
 
     def call(self, slot: int, method: str, *args: Any, **kwargs: Any) -> Any:
         """The slot with the parameters of the time that is the first argument, or of the start for parts without."""
-        timed = method == "forward" or _takes_time(type(self.block.slots[slot]), method)
+        owner: Any = type(self.block.slots[slot])
+        timed = method == "forward" or _takes_time(owner, method)
         values = self._parameters(args[0] if timed else self._start)
         return functional_call(self.block, values, (slot, method, *args), kwargs)
 

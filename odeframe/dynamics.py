@@ -97,6 +97,33 @@ class SemilinearDynamics(Dynamics):
         return self.nonlinear(t, x, u) - self.matvec(x)
 
 
+class StochasticDynamics(Dynamics):
+    """A drift and a diagonal diffusion: dX = f(t, X) dt + g(t, X) dB, in Ito's sense unless a solver says otherwise.
+
+    ``forward`` is the drift ``f``; schemes that know no diffusion solve it alone.
+
+    Source: Kloeden, Platen 1992, Numerical Solution of Stochastic Differential Equations, 4.3.
+    """
+
+    traits: ClassVar[tuple[str, ...]] = ("stochastic_dynamics",)
+
+    @abstractmethod
+    def diffusion(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
+        """``g(t, x)``, of the state's shape: each component is moved by a Brownian motion of its own."""
+
+
+class SecondOrderDynamics(Dynamics):
+    """A force: x'' = F(t, x), x'(t0) = 0, to schemes for second-order flows (``leapfrog``).
+
+    ``forward`` is the force.  First-order schemes solve ``x' = F(t, x)``: one block is a hyperbolic network under
+    ``leapfrog`` and a parabolic one under ``euler``.
+
+    Source: Ruthotto, Haber 2020, Deep Neural Networks Motivated by Partial Differential Equations.
+    """
+
+    traits: ClassVar[tuple[str, ...]] = ("second_order",)
+
+
 class Autonomous(Dynamics):
     """A plain module ``f(x)`` as dynamics that ignore time: the block of a residual network."""
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from odeframe.drive import Drive
     from odeframe.noise import Noise
 
+State = tuple[Tensor, tuple[Tensor, ...]]
+
 
 class Law(ABC):
     """``dx/dt = law(t, x)`` on one interval ``[t, t_next]``, where the control has no jump.
@@ -27,12 +29,17 @@ class Law(ABC):
         t_next: last time of the interval.
         tensors: what the law depends on besides ``t`` and ``x``; an adjoint integrates these alone.
         noise: the draws of this step, or ``None`` where the flow is deterministic (evaluation).
+        horizon: first and last time of the flow, of which this is a part; ``None`` where nobody said.
+        samplewise: whether the law of some of the samples is the law itself on their states: it has no data for each
+            sample and nothing that joins them.
     """
 
     t: Tensor
     t_next: Tensor
     tensors: tuple[Tensor, ...] = ()
     noise: StepNoise | None = None
+    horizon: tuple[float, float] | None = None
+    samplewise: bool = False
 
     @abstractmethod
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
@@ -72,9 +79,25 @@ class Field(ABC):
         """Times where the law jumps."""
         return ()
 
+    def taken(self, index: int, t: Any, dt: Any, before: State, after: State) -> None:
+        """Told of every step that a solve took; nothing to do, unless somebody watches.
+
+        Args:
+            index: of the law: the step's number on a grid, that of the piece with adaptive steps.
+            t: where the step began.
+            dt: its signed length.
+            before: ``(x, memory)`` that the step was given.
+            after: ``(x, memory)`` that it returned.
+        """
+
     def error_norm(self, ratio: Tensor) -> Tensor:
         """Root mean square of error / tolerance over everything: one step size serves the whole batch."""
-        return ratio.abs().square().mean().sqrt() if ratio.numel() else ratio.new_zeros(()).abs()
+        return torch.linalg.vector_norm(ratio) / max(ratio.numel(), 1) ** 0.5
+
+    def sample_norm(self, ratio: Tensor) -> Tensor:
+        """The same over every sample alone, ``(batch,)``, for steps that each sample chooses."""
+        flat = ratio.reshape(ratio.shape[0], -1)
+        return torch.linalg.vector_norm(flat, dim=1) / max(flat.shape[1], 1) ** 0.5
 
 
 class FunctionLaw(Law):
@@ -92,15 +115,20 @@ class FunctionLaw(Law):
 class FunctionField(Field):
     """A function ``f(t, x)`` of time and state, the same for all times."""
 
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], breakpoints: Sequence[float] = ()) -> None:
+    def __init__(
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        breakpoints: Sequence[float] = (),
+        horizon: tuple[float, float] | None = None,
+    ) -> None:
         tensors = tuple(function.parameters()) if isinstance(function, nn.Module) else ()
-        self.stats, self._breakpoints = Stats(), tuple(breakpoints)
+        self.stats, self._breakpoints, self._horizon = Stats(), tuple(breakpoints), horizon
         self._law = FunctionLaw(function, tensors, self.stats)
 
     def on(self, t: Tensor, t_next: Tensor, step: int = 0) -> Law:
         """The function on an interval."""
         law = FunctionLaw(self._law._function, self._law.tensors, self.stats)
-        law.t, law.t_next = t, t_next
+        law.t, law.t_next, law.horizon = t, t_next, self._horizon
         return law
 
     def breakpoints(self) -> tuple[float, ...]:
@@ -124,6 +152,7 @@ class FlowLaw(Law):
         self.control, self.noise, self.tensors = control, noise, tensors
         self.t, self.t_next = interval
         self._drive, self._stats, self._slot = drive, stats, slot
+        self.samplewise = drive is None
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """``f(t, x, u)`` with the drive's value as keyword ``drive``."""
@@ -146,10 +175,13 @@ class FlowLaw(Law):
     def slots(self) -> Sequence[Law]:
         """One law for each slot of the control."""
         interval = (self.t, self.t_next)
-        return [
+        laws = [
             FlowLaw(self.control, interval, self._drive, self.noise, self.tensors, self._stats, slot)
             for slot in range(self.control.num_slots)
         ]
+        for law in laws:
+            law.horizon = self.horizon
+        return laws
 
     def stepper(self, solver: Any) -> Any:
         """The solver with the coefficients that the control has here."""
@@ -175,7 +207,9 @@ class FlowField(Field):
         if self.drive is not None:
             drive, tensors = self.drive.on(t, t_next), tensors + tuple(self.drive.tensors)
         noise = None if self.noise is None else self.noise.on(step)
-        return FlowLaw(control, (t, t_next), drive, noise, tensors, self.stats)
+        law = FlowLaw(control, (t, t_next), drive, noise, tensors, self.stats)
+        law.horizon = self.control.horizon
+        return law
 
     def breakpoints(self) -> tuple[float, ...]:
         """Jumps of the control and of the drive, in order."""

@@ -224,7 +224,9 @@ def solve(field: Any, x0: Tensor, times: Any, solver: Choice = "dopri5", **optio
             f"solver options {sorted(options)} have no effect on a built solver; give them to its constructor"
         )
     built = _build(chosen, Solver, **options)
-    return built.solve(FunctionField(field), check_state(x0), times)
+    times = check_times(times)
+    ends = (float(times[0].detach()), float(times[-1].detach()))
+    return built.solve(FunctionField(field, horizon=ends), check_state(x0), times)
 
 
 def _build(choice: Any, interface: type, **options: Any) -> Any:

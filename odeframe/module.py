@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from odeframe.assembly import assemble
-from odeframe.errors import CheckpointError, InvalidOption
+from odeframe.assembly import assemble, plain
+from odeframe.checkpoint import CHECKPOINT_KEY, load_weights, read_checkpoint
+from odeframe.errors import InvalidOption, suggestion
 from odeframe.network import Network
-from odeframe.registry import check_provenance, word
+from odeframe.options import check_options
+from odeframe.registry import provenance, word
 from odeframe.specification import DataSpec
 from odeframe.trainer import Objective
 
-CHECKPOINT_KEY = "odeframe"
 COUNTS = ("nfe", "nfe_backward", "accepted", "rejected")
 
 
@@ -37,7 +38,11 @@ class FlowModule(pl.LightningModule):
         optimizer: name of an optimiser in ``torch.optim``.
         learning_rate: its step length.
         optimizer_options: its further options.
-        data: the word of the data, for the compatibility check.
+        data: the word of the data, for the compatibility check and for checkpoints.
+
+    Raises:
+        InvalidOption: an option of a part or of the optimiser is unknown or wrong.
+        Incompatible: two parts do not go together.
     """
 
     def __init__(
@@ -66,12 +71,20 @@ class FlowModule(pl.LightningModule):
             "gradient": gradient,
             "trainer": trainer,
         }
-        made = assemble(choices, self.spec, None if data is None else word("data", data))
+        data_word = None if data is None else word("data", data)
+        made = assemble(choices, self.spec, data_word)
         self.network: Network = made.network
         self.task, self.rule, self._provenance = made.task, made.trainer, made.provenance()
+        recorded = None if data_word is None else plain(data_word)
+        if isinstance(recorded, dict):
+            options = {key: value for key, value in recorded.items() if key != "name"}
+            self._provenance.append(provenance("data", recorded["name"], options))
         self.automatic_optimization = self.rule.automatic_optimization
         self._optimizer = optimizer_class(optimizer)
         self._optimizer_options = {"lr": learning_rate, **(optimizer_options or {})}
+        check_options("optimizer", self._optimizer.__name__, self._optimizer, self._optimizer_options, partial=True)
+        #: what the command line's --optimizer and --lr_scheduler said, as plain data for checkpoints
+        self.optimisation: dict[str, Any] = {}
         self.evaluation_metrics = nn.ModuleDict(
             {
                 f"{stage}_metrics": self.task.metrics(self.spec).clone(prefix=f"{stage}_")
@@ -85,6 +98,7 @@ class FlowModule(pl.LightningModule):
                 "optimizer": optimizer,
                 "learning_rate": learning_rate,
                 "optimizer_options": dict(optimizer_options or {}),
+                "data": recorded if isinstance(recorded, dict) else None,
             }
         )
 
@@ -140,7 +154,10 @@ class FlowModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser that was named; Lightning's ``--optimizer`` and ``--lr_scheduler`` replace it."""
-        return self._optimizer(self.parameters(), **self._optimizer_options)
+        try:
+            return self._optimizer(self.parameters(), **self._optimizer_options)
+        except (TypeError, ValueError) as error:
+            raise InvalidOption(f"optimizer {self._optimizer.__name__!r}: {error}") from error
 
     @property
     def monitor(self) -> tuple[str, str]:
@@ -148,8 +165,12 @@ class FlowModule(pl.LightningModule):
         return f"val_{self.task.monitor}", self.task.monitor_mode
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Records package and version of every part."""
-        checkpoint[CHECKPOINT_KEY] = {"components": self._provenance, "data_spec": self.spec.to_dict()}
+        """Records package and version of every part, the data's specification, and the optimiser of the command line."""
+        checkpoint[CHECKPOINT_KEY] = {
+            "components": self._provenance,
+            "data_spec": self.spec.to_dict(),
+            "optimisation": self.optimisation,
+        }
 
     @classmethod
     def load(cls, path: str | Path, **objects: Any) -> FlowModule:
@@ -165,34 +186,8 @@ class FlowModule(pl.LightningModule):
         """
         checkpoint = read_checkpoint(path)
         module = cls(**{**checkpoint["hyper_parameters"], **objects})
-        try:
-            module.load_state_dict(checkpoint["state_dict"])
-        except RuntimeError as error:
-            raise CheckpointError(f"checkpoint {path}: its weights do not fit the parts it names: {error}") from error
+        load_weights(module, checkpoint["state_dict"], path)
         return module.eval()
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint as plain data, its parts held against what is installed.
-
-    Raises:
-        CheckpointError: the file is not there, is damaged, or is no checkpoint of odeframe.
-        UnknownComponent: a part's plugin is missing.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise CheckpointError(f"checkpoint {path}: no such file; checkpoints of a run lie in its folder checkpoints/")
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types on foreign bytes; all mean the same to the user
-        raise CheckpointError(
-            f"checkpoint {path}: cannot be read as weights and plain data: {type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no details'}"
-        ) from error
-    if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint or "state_dict" not in checkpoint:
-        raise CheckpointError(f"checkpoint {path}: was not written by odeframe; expected one of its fit")
-    check_provenance(checkpoint[CHECKPOINT_KEY].get("components", []))
-    return checkpoint
 
 
 def optimizer_class(name: str) -> type[Optimizer]:
@@ -203,6 +198,7 @@ def optimizer_class(name: str) -> type[Optimizer]:
         if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
     }
     if name.lower() not in known:
-        choices = ", ".join(sorted(cls.__name__ for cls in known.values()))
-        raise InvalidOption(f"optimizer: got {name!r}, expected one of {choices}")
+        names = sorted(cls.__name__ for cls in known.values())
+        near = suggestion(name, names)
+        raise InvalidOption(f"optimizer: there is none named {name!r}.{near} Those of torch.optim: {', '.join(names)}.")
     return known[name.lower()]

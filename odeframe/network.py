@@ -42,7 +42,7 @@ class Outcome:
 class Network(nn.Module):
     """Stages in order: modules (stem, transitions, head) and flows.
 
-    A stage that returns a pair ``(x0, drive)`` drives the flows after it.
+    A stage that returns a pair ``(x0, drive)`` drives the flow after it.
 
     Args:
         stages: name to module, e.g. ``{"stem": ..., "flow": Flow(...), "head": ...}``.
@@ -85,7 +85,7 @@ class Network(nn.Module):
                 asked = None if times is None else [start + (end - start) * fraction for fraction in times]
                 solution = stage.solve(x, asked, drive=drive)
                 solutions.append(solution)
-                x = solution.final
+                x, drive = solution.final, None
                 if stage.quadratures:
                     costs.append(stage.running_cost(solution))
             else:
@@ -110,10 +110,20 @@ class Network(nn.Module):
             else:
                 steps.append(ModuleStep(stage))
                 if example is not None:
-                    with torch.no_grad():
-                        made = stage(example)
-                    example, drive = made if isinstance(made, tuple) else (made, None)
+                    example, drive = _shape_of(stage, example)
         return steps
+
+
+def _shape_of(stage: nn.Module, example: Tensor) -> tuple[Tensor, Drive | None]:
+    """What a stage makes of an example, without a graph, a draw of dropout or a count in a batch norm."""
+    modes = {module: module.training for module in stage.modules()}
+    try:
+        with torch.no_grad():
+            made = stage.eval()(example)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return made if isinstance(made, tuple) else (made, None)
 
 
 class Parts:

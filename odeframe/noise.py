@@ -49,6 +49,11 @@ class StepNoise:
     def __init__(self, noise: Noise, step: int) -> None:
         self._noise, self.step = noise, step
 
+    @property
+    def shared(self) -> StepNoise:
+        """Draws that all steps of a solve have in common, as a path chosen once for the whole depth."""
+        return self._noise.on(-1)
+
     def uniform(self, like: Tensor, shape: tuple[int, ...] = (), stream: int = 0) -> Tensor:
         """Uniform on (0, 1), shape ``(batch, *shape)``, of the dtype and on the device of ``like`` ``(batch, ...)``."""
         batch, device = like.shape[0], like.device

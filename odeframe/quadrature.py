@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from odeframe.errors import Incompatible
 from odeframe.field import Field, Law
 
 
@@ -91,12 +92,21 @@ class PackedLaw(Law):
     def __init__(self, inner: Law, field: PackedField) -> None:
         self.inner, self._field = inner, field
         self.t, self.t_next, self.tensors, self.noise = inner.t, inner.t_next, inner.tensors, inner.noise
+        self.samplewise = inner.samplewise
+        self.horizon = inner.horizon
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
         """The field and its running costs at one point."""
         x, _ = self._field.unpack(z)
         dx, rates = self._field.rates(self.inner, t, x)
         return torch.cat([columns(dx), rates], dim=1)
+
+    def part(self, name: str, *args: Any) -> Any:
+        """Refused: a scheme that asks for parts of the dynamics gets the inner law, by :class:`EndpointRule`."""
+        raise Incompatible(
+            f"the scheme asks for the part {name!r} of the dynamics but says opaque = True, so running costs were "
+            "packed into its state; write opaque = False in the solver's class"
+        )
 
     def stepper(self, solver: Any) -> Any:
         """The driven solver where it treats the state as one vector, else its steps with a rule for the rest."""
@@ -125,6 +135,10 @@ class PackedField(Field):
     def error_norm(self, ratio: Tensor) -> Tensor:
         """Root mean square over the state and the quadratures that ask for it."""
         return super().error_norm(ratio[:, : self._normed])
+
+    def sample_norm(self, ratio: Tensor) -> Tensor:
+        """The same over every sample alone."""
+        return super().sample_norm(ratio[:, : self._normed])
 
     def pack(self, x: Tensor) -> Tensor:
         """State and zero quadratures, ``(batch, D + num_quadratures)``."""

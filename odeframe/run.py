@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities import rank_zero_only
 
+from odeframe.callbacks import best_and_last
+from odeframe.checkpoint import check_data, load_weights, read_checkpoint
+from odeframe.data import specification
 from odeframe.errors import InvalidOption, OdeframeError
 from odeframe.module import FlowModule
+
+EPOCHS = 10
+"""How long a fit is where nothing says so; Lightning's own default is a thousand epochs."""
 
 
 class Run:
@@ -33,47 +40,168 @@ class Run:
         self.trainer: pl.Trainer | None = None
 
     @property
-    def output(self) -> Path:
-        """The folder, made when it is first asked for."""
+    def folder(self) -> Path:
+        """Where results go; not made yet."""
         if self._output is None:
             architecture = self.module.hparams["architecture"]
             name = architecture["name"] if isinstance(architecture, dict) else "network"
             self._output = default_output(name.rpartition("/")[2])
-        return output_folder(self._output)
+        return self._output
 
-    def fit(self, **options: Any) -> pl.Trainer:
-        """Trains; options are those of ``pytorch_lightning.Trainer``, and ``ckpt_path`` to resume."""
-        resume = options.pop("ckpt_path", None)
-        self.trainer = self._trainer(options)
-        self.trainer.fit(self.module, datamodule=self.data, ckpt_path=resume, weights_only=True if resume else None)
-        return self.trainer
+    @property
+    def output(self) -> Path:
+        """The folder, made when it is first asked for."""
+        return output_folder(self.folder)
+
+    def fit(self, ckpt_path: str | Path | None = None, **options: Any) -> pl.Trainer:
+        """Trains, and returns Lightning's trainer.
+
+        Args:
+            ckpt_path: a checkpoint to go on from: its weights, optimiser, epoch and step.
+            **options: those of ``pytorch_lightning.Trainer``; 10 epochs where they say nothing of the length.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be read, or belongs to other parts or data.
+            InvalidOption: the checkpoint has been trained as long as the options say already.
+        """
+        return self.fit_with(pl.Trainer(**trainer_options(self.module, self.data, self.output, options)), ckpt_path)
+
+    def fit_with(self, trainer: pl.Trainer, ckpt_path: str | Path | None = None) -> pl.Trainer:
+        """Trains by a trainer that is there already; raises what :meth:`fit` raises."""
+        self.trainer, start = trainer, 0
+        if ckpt_path is not None:
+            checkpoint = self.restore(ckpt_path)
+            start = checkpoint["global_step"]
+            keep_metrics(trainer, start)
+        resume = {} if ckpt_path is None else {"ckpt_path": ckpt_path, "weights_only": True}
+        trainer.fit(self.module, datamodule=self.data, **resume)
+        if ckpt_path is not None and trainer.global_step == start:
+            raise InvalidOption(
+                f"checkpoint {ckpt_path}: has had {start} steps, and max_epochs={trainer.max_epochs}, "
+                f"max_steps={trainer.max_steps} leave nothing to do; give the trainer more of them"
+            )
+        return trainer
+
+    def restore(self, path: str | Path) -> dict[str, Any]:
+        """Loads the weights of a checkpoint and returns it.
+
+        Raises:
+            CheckpointError: it cannot be read, or belongs to other parts or data.
+            UnknownComponent: a part's plugin is missing.
+        """
+        checkpoint = read_checkpoint(path)
+        check_data(checkpoint, specification(self.data), path)
+        load_weights(self.module, checkpoint["state_dict"], path)
+        return checkpoint
+
+    def validate(self, **options: Any) -> dict[str, float]:
+        """The validation metrics of the weights as they are."""
+        (found,) = self._trainer(options).validate(self.module, datamodule=self.data, verbose=False)
+        return dict(found)
 
     def test(self, **options: Any) -> dict[str, float]:
         """The test metrics of the weights as they are."""
-        trainer = self._trainer({"logger": False, **options}) if options or self.trainer is None else self.trainer
-        (found,) = trainer.test(self.module, datamodule=self.data, verbose=False)
+        (found,) = self._trainer(options).test(self.module, datamodule=self.data, verbose=False)
         return dict(found)
 
     def predict(self, **options: Any) -> Path:
-        """Predicts the data's predict set and writes ``predictions.csv``; returns its path."""
-        trainer = self._trainer({"logger": False, **options}) if options or self.trainer is None else self.trainer
+        """Predicts the data's predict set and writes ``predictions.csv``; returns its path.
+
+        Raises:
+            InvalidOption: the trainer has several processes, each of which would see a share of the data.
+        """
+        trainer = self._trainer(options)
+        if trainer.world_size > 1:
+            raise InvalidOption(
+                f"predict: got {trainer.world_size} processes, expected one, so that the rows of predictions.csv are "
+                "those of the data; write devices: 1"
+            )
         batches = trainer.predict(self.module, datamodule=self.data)
         return write_predictions(self.output / "predictions.csv", batches or [])
 
     def _trainer(self, options: dict[str, Any]) -> pl.Trainer:
-        settings = {**quiet_defaults(self.module, self.output), **options}
-        return pl.Trainer(**settings)
+        """The trainer of the fit, or a new one where there is none or options are given."""
+        if self.trainer is not None and not options:
+            return self.trainer
+        return pl.Trainer(**trainer_options(self.module, self.data, self.folder, options, fitting=False))
 
 
-def quiet_defaults(module: FlowModule, output: Path) -> dict[str, Any]:
-    """Trainer options of a run: metrics.csv and checkpoints in its folder, the best by the task's metric."""
-    monitor, mode = module.monitor
-    return {
-        "default_root_dir": str(output),
-        "logger": CSVLogger(str(output), name="", version=""),
-        "callbacks": [ModelCheckpoint(output / "checkpoints", monitor=monitor, mode=mode, save_last=True)],
-        "log_every_n_steps": 10,
-    }
+def trainer_options(
+    module: FlowModule,
+    data: pl.LightningDataModule,
+    folder: Path,
+    given: Mapping[str, Any],
+    extra: Sequence[Callback] = (),
+    *,
+    fitting: bool = True,
+) -> dict[str, Any]:
+    """Trainer options: those that are given, and a run's own where they say nothing.
+
+    A fit logs to ``metrics.csv`` and keeps ``checkpoints/best.ckpt`` and ``last.ckpt``; whatever is given replaces the
+    one it corresponds to.
+
+    Args:
+        module: whose metric says which checkpoint is best.
+        data: its data.
+        folder: where results go.
+        given: options by name; ``None`` says nothing.
+        extra: callbacks on top of the given ones; a progress bar only where none is given and bars are wanted.
+        fitting: whether it is a fit, or one pass over a set.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    wanted = chosen.pop("callbacks", [])
+    callbacks: list[Callback] = [*wanted] if isinstance(wanted, list | tuple) else [wanted]
+    bare = bool(chosen.get("barebones"))  # where Lightning refuses bars, loggers and checkpoints
+    no_bar = bare or chosen.get("enable_progress_bar") is False or _has(callbacks, ProgressBar)
+    callbacks += [callback for callback in extra if not (no_bar and isinstance(callback, ProgressBar))]
+    if bare:
+        return {"default_root_dir": str(folder), **chosen, "callbacks": callbacks}
+    own: dict[str, Any] = {"default_root_dir": str(folder), "enable_model_summary": False, "logger": False}
+    if not fitting:
+        return {**own, "enable_checkpointing": _has(callbacks, Checkpoint), **chosen, "callbacks": callbacks}
+    if endless(chosen):
+        own["max_epochs"] = EPOCHS
+    if chosen.get("enable_checkpointing") is not False and not _has(callbacks, Checkpoint):
+        validated = type(data).val_dataloader is not pl.LightningDataModule.val_dataloader
+        callbacks.append(best_and_last(folder / "checkpoints", *module.monitor if validated else (None, "min")))
+    logger = CSVLogger(str(folder), name="", version="")
+    return {**own, "log_every_n_steps": 10, "logger": logger, **chosen, "callbacks": callbacks}
+
+
+def endless(options: Mapping[str, Any]) -> bool:
+    """Whether trainer options say nothing of how long a fit is."""
+    bounded = options.get("max_epochs") is not None or options.get("max_steps", -1) != -1
+    return not (bounded or options.get("max_time") or options.get("fast_dev_run"))
+
+
+def _has(callbacks: Sequence[Callback], kind: type) -> bool:
+    return any(isinstance(callback, kind) for callback in callbacks)
+
+
+@rank_zero_only
+def keep_metrics(trainer: pl.Trainer, step: int) -> None:
+    """Keeps the rows of ``metrics.csv`` up to a step where a fit goes on in the same folder.
+
+    A CSVLogger deletes the file of its folder when it opens it.
+
+    Args:
+        trainer: of the fit that is about to go on.
+        step: how many optimiser steps lie behind its checkpoint.
+    """
+    for logger in trainer.loggers:
+        path = Path(logger.log_dir or "", "metrics.csv")
+        if not isinstance(logger, CSVLogger) or not path.is_file():
+            continue
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if int(row["step"]) < step]
+            names = list(reader.fieldnames or [])
+        writer = logger.experiment
+        with path.open("w", newline="") as file:
+            table = csv.DictWriter(file, names)
+            table.writeheader()
+            table.writerows(rows)
+        writer.metrics_keys = names
 
 
 def default_output(name: str) -> Path:

@@ -15,6 +15,7 @@ class Status(enum.Enum):
     NON_FINITE = "the state became non-finite"
     STEP_TOO_SMALL = "the step size fell below the resolution of time"
     TOO_MANY_STEPS = "the limit max_steps was reached"
+    NEWTON_FAILED = "the iteration for an implicit step did not converge"
 
     @property
     def message(self) -> str:
@@ -31,12 +32,15 @@ class Stats:
         nfe_backward: calls of the dynamics, or of their derivative, that the gradient made.
         accepted: steps taken.
         rejected: steps tried and thrown away by an adaptive solver.
+        stiff: whether an explicit adaptive solver took many steps at its limit of stability (a hint: an implicit
+            solver may need far fewer).
     """
 
     nfe: int = 0
     nfe_backward: int = 0
     accepted: int = 0
     rejected: int = 0
+    stiff: bool = False
 
     def __add__(self, other: Stats) -> Stats:
         return Stats(
@@ -44,6 +48,7 @@ class Stats:
             self.nfe_backward + other.nfe_backward,
             self.accepted + other.accepted,
             self.rejected + other.rejected,
+            self.stiff or other.stiff,
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from odeframe.compiled import compiled_step
 from odeframe.errors import InvalidOption, SolveFailed
 from odeframe.field import Field, Law
 from odeframe.grid import Grid, check_times, make_grid
@@ -20,7 +21,7 @@ OnFailure = Literal["raise", "return", "last"]
 class StopRule(Protocol):
     """Says after each step which samples are done: an event, or a learned end time."""
 
-    def __call__(self, t: Tensor, x: Tensor, memory: Memory) -> Tensor:
+    def __call__(self, t: Tensor, x: Tensor, memory: Memory, /) -> Tensor:
         """A mask ``(batch,)``, true where the sample stops at ``t``; its state is kept from then on."""
 
 
@@ -72,7 +73,15 @@ class Solver(nn.Module, ABC):
         """
         worst = worst_sample(last if suspect is None else suspect)
         if self.on_failure == "raise":
-            raise SolveFailed(status=solution.status, t=t, dt=dt, nfe=solution.stats.nfe, worst_sample=worst)
+            stiff = f"{solution.status.message}, and the steps were at the limit of stability: the problem looks stiff"
+            raise SolveFailed(
+                stiff if solution.stats.stiff else "",
+                status=solution.status,
+                t=t,
+                dt=dt,
+                nfe=solution.stats.nfe,
+                worst_sample=worst,
+            )
         if self.on_failure == "last":
             good = torch.isfinite(solution.states)
             solution.states = torch.where(good, solution.states, last.expand_as(solution.states))
@@ -117,12 +126,19 @@ class StepSolver(Solver):
         steps: equal steps from the first to the last time (default 10, or as many as a piecewise control needs).
         dt: step length instead; the last step may be shorter.
         on_failure: see :class:`Solver`.
+        compile: compiles one step by ``torch.compile``; warns and goes on without where that fails.
     """
 
     slots: ClassVar[int] = 1
     restart: Literal["never", "breakpoints"] = "never"
 
-    def __init__(self, steps: int | None = None, dt: float | None = None, on_failure: OnFailure = "raise") -> None:
+    def __init__(
+        self,
+        steps: int | None = None,
+        dt: float | None = None,
+        on_failure: OnFailure = "raise",
+        compile: bool = False,
+    ) -> None:
         super().__init__(on_failure)
         name = type(self).__name__
         if steps is not None and dt is not None:
@@ -131,14 +147,14 @@ class StepSolver(Solver):
             raise InvalidOption(f"solver {name}: option steps: got {steps}, expected at least 1")
         if dt is not None and not 0 < dt < float("inf"):
             raise InvalidOption(f"solver {name}: option dt: got {dt}, expected a positive number")
-        self.steps, self.dt = steps, dt
+        self.steps, self.dt, self.compile_step = steps, dt, compile
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.slots > 1 and cls.opaque:
             raise InvalidOption(
-                f"solver {cls.__name__}: got slots = {cls.slots} and opaque = True, but running costs and an adjoint see "
-                "one law a step, not several; write opaque = False in the class"
+                f"solver {cls.__name__}: got slots = {cls.slots} and opaque = True, but running costs and an adjoint "
+                "see one law a step, not several; write opaque = False in the class"
             )
 
     def init(self, field: Law, t: Tensor, x: Tensor) -> Memory:
@@ -166,11 +182,23 @@ class StepSolver(Solver):
         times = check_times(times)
         grid = self.grid(field, times)
         walk = Walk(self, field, grid, check_state(x0), stop)
-        solution = walk.run(times)
+        try:
+            solution = walk.run(times)
+        except SolveFailed as failure:  # a step that knows that it failed
+            return self.unfinished(walk, times, failure)
         if bool(torch.isfinite(walk.x.detach()).all()) or x0.numel() == 0:
             return solution
         solution.status = Status.NON_FINITE
         return self.failed(solution, *walk.locate())
+
+    def unfinished(self, walk: Walk, times: Tensor, failure: SolveFailed) -> Solution:
+        """What ``on_failure`` asks for where a step raised: the outputs up to it, then not a number."""
+        if self.on_failure == "raise" or not isinstance(failure.status, Status):
+            facts = {name: getattr(failure, name) for name in ("status", "t", "dt", "worst_sample")}
+            raise SolveFailed(failure.message, nfe=walk.field.stats.nfe, **facts) from failure
+        solution = walk.solution(times)
+        solution.status = failure.status
+        return self.failed(solution, failure.t or 0.0, failure.dt or 0.0, walk.x)
 
 
 class ReversibleSolver(StepSolver):
@@ -188,6 +216,7 @@ class Walk:
         self.solver, self.field, self.grid, self.x0, self.stop = solver, field, grid, x0, stop
         self.x = x0
         self.memory: Memory = ()
+        self.found: dict[int, Tensor] = {}
         self.stop_times: Tensor | None = None
         if stop is not None:
             end = float(grid.nodes[-1])
@@ -197,12 +226,17 @@ class Walk:
     def run(self, times: Tensor) -> Solution:
         """All steps; the states at the output nodes."""
         outputs = set(self.grid.outputs)
-        found = {0: self.x0} if 0 in outputs else {}
+        self.found = {0: self.x0}
         for k in range(len(self.grid.spacing)):
             self.advance(k)
             if k + 1 in outputs:
-                found[k + 1] = self.x
-        states = torch.stack([found[node] for node in self.grid.outputs])
+                self.found[k + 1] = self.x
+        return self.solution(times)
+
+    def solution(self, times: Tensor) -> Solution:
+        """The states at the output nodes; not a number at those that were not reached."""
+        missing = torch.full_like(self.x0, float("nan"))
+        states = torch.stack([self.found.get(node, missing) for node in self.grid.outputs])
         return Solution(times, states, self.field.stats, stop_times=self.stop_times)
 
     def advance(self, k: int) -> None:
@@ -215,8 +249,13 @@ class Walk:
         stepper = law.stepper(solver)
         if k == 0 or (solver.restart == "breakpoints" and k in grid.jumps):
             self.memory = stepper.init(law, t, self.x)
-        x, memory = stepper.step(law, t, grid.spacing[k], self.x, self.memory)
+        if solver.compile_step:
+            dt = torch.as_tensor(grid.spacing[k], dtype=torch.float64)
+            x, memory = compiled_step(solver, one_step)(self.field.stats, stepper, law, t, dt, self.x, self.memory)
+        else:
+            x, memory = stepper.step(law, t, grid.spacing[k], self.x, self.memory)
         self.field.stats.accepted += 1
+        self.field.taken(k, t, grid.spacing[k], (self.x, self.memory), (x, memory))
         if self.stop is None:
             self.x, self.memory = x, memory
         else:
@@ -254,6 +293,11 @@ class Walk:
         finally:
             self.field.stats.nfe, self.field.stats.accepted = evaluations, accepted
         return float(self.grid.nodes[-1]), 0.0, last, self.x
+
+
+def one_step(stepper: Any, law: Law, t: Tensor, dt: Tensor, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    """One step as a function: what ``compile`` compiles."""
+    return stepper.step(law, t, dt, x, memory)
 
 
 def _where(mask: Tensor, old: Tensor, new: Tensor) -> Tensor:

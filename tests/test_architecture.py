@@ -18,7 +18,7 @@ LAYERS = (
     ("options", "hookspecs", "discovery", "plugins", "component", "registry", "specification"),
     ("compatibility",),
     ("dynamics", "noise", "drive", "grid", "solution", "field", "control", "quadrature"),
-    ("solver", "adaptive", "gradient"),
+    ("solver", "adaptive", "attempt", "compiled", "gradient", "pace", "sample_pace", "stepsize"),
     ("stepmap", "flow"),
     ("network",),
     ("trainer", "task", "reduction", "assembly"),

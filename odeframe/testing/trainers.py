@@ -43,7 +43,7 @@ class SmallData(pl.LightningDataModule):
         """Batches in order; with several ranks, a global batch holds the rows of the one-process batch."""
         if self.ranks == 1:
             return DataLoader(self.set, batch_size=self.batch_size)
-        sampler = DistributedSampler(self.set, shuffle=False)
+        sampler: DistributedSampler = DistributedSampler(self.set, shuffle=False)
         return DataLoader(self.set, batch_size=self.batch_size // self.ranks, sampler=sampler)
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from odeframe import Field, Gradient, Incompatible, InvalidOption, Law, Solution, Solver, StepSolver
 from odeframe.grid import check_times, inside
 from odeframe.solution import Stats
 from odeframe.solver import StopRule
+from odeframe_plugins.gradients.dependence import autocast_state, check_law, dependencies
 
 
 class Adjoint(Gradient):
@@ -49,7 +48,7 @@ class Adjoint(Gradient):
                 "gradient 'adjoint': got a complex state, expected a real one; write gradient='backprop'"
             )
         times = check_times(times)
-        tensors = _tensors(field, times)
+        tensors = dependencies(field, times)
         if any(parameter.requires_grad for parameter in solver.parameters()):
             raise Incompatible(
                 f"gradient 'adjoint': {type(solver).__name__} has trainable coefficients, which the differential "
@@ -62,18 +61,6 @@ class Adjoint(Gradient):
         return solution
 
 
-def _tensors(field: Field, times: Tensor) -> list[Tensor]:
-    """Everything the field depends on between the first and the last time, each once."""
-    plain = times.detach()
-    nodes = [plain[0], *map(torch.tensor, inside(field.breakpoints(), times)), plain[-1]]
-    found: dict[int, Tensor] = {}
-    for t, t_next in itertools.pairwise(nodes):
-        for tensor in field.on(t, t_next).tensors:
-            if tensor.requires_grad:
-                found[id(tensor)] = tensor
-    return list(found.values())
-
-
 class _AdjointSolve(torch.autograd.Function):
     """The forward solve without a graph; its derivative is the backward solve."""
 
@@ -84,14 +71,17 @@ class _AdjointSolve(torch.autograd.Function):
         plain, start = times.detach(), x0.detach()
         solution = solver.solve(field, start, plain)
         box.append(solution)
-        ctx.solver, ctx.field, ctx.autocast = solver, field, _autocast(x0.device.type)
+        ctx.solver, ctx.field, ctx.autocast = solver, field, autocast_state(x0.device.type)
         ctx.places = {id(tensor): i for i, tensor in enumerate(tensors)}
         ctx.save_for_backward(solution.states, plain, *tensors)
         return solution.states
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # torch's once_differentiable lets grad(..., allow_unused=True) pass in silence
+            raise Incompatible(
+                "gradient 'adjoint' cannot be differentiated twice: got create_graph=True; write gradient='backprop'"
+            )
         states, times, *tensors = ctx.saved_tensors
         stats = ctx.field.stats
         forward_count = stats.nfe
@@ -101,12 +91,6 @@ class _AdjointSolve(torch.autograd.Function):
         stats.nfe_backward += stats.nfe - forward_count
         stats.nfe = forward_count
         return (None, None, None, grad_x0, grad_times if ctx.needs_input_grad[4] else None, *backward.gradients)
-
-
-def _autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
-    """The autocast state of this moment, to be entered again."""
-    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    return lambda: torch.autocast(device, dtype, enabled)
 
 
 class _Backward:
@@ -142,7 +126,7 @@ class _Backward:
         tensors = [tensor for tensor in law.tensors if id(tensor) in self.places]
         if not self.checked:
             self.checked = True
-            check_dependence(law, end, x, law.tensors)
+            check_law(law, end, x, "adjoint")
         packed = torch.cat([v.reshape(1, -1) for v in (x, a)] + [x.new_zeros(1, v.numel()) for v in tensors], dim=1)
         solution = self.backward_solver(start, end).solve(
             _AdjointField(law, x, tensors, self.field), packed, torch.stack([end, start])
@@ -201,30 +185,3 @@ class _AdjointLaw(Law):
                 pulled = torch.autograd.grad(f, inputs, a.to(f.dtype), allow_unused=True)
         rates = [torch.zeros_like(v) if p is None else -p for v, p in zip(inputs, pulled, strict=True)]
         return torch.cat([v.reshape(1, -1).to(z.dtype) for v in (f.detach(), *rates)], dim=1)
-
-
-def check_dependence(law: Law, t: Tensor, x: Tensor, tensors: Sequence[Tensor]) -> None:
-    """Refuses a field that depends on a tensor with a gradient which the adjoint would not see.
-
-    Raises:
-        Incompatible: a tensor enters by a closure or a plain attribute.
-    """
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_(True)
-        root = law(t, leaf).grad_fn
-    known = {id(tensor) for tensor in (leaf, *tensors)}
-    stops = {tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None}
-    stack, seen = [root], set(stops)
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None and id(variable) not in known:
-            raise Incompatible(
-                f"gradient 'adjoint': the field depends on a tensor of shape {tuple(variable.shape)} that is neither a "
-                "parameter of the dynamics nor part of the drive, so its gradient would be lost; register it as an "
-                "nn.Parameter, pass it as drive=..., or write gradient='backprop'"
-            )
-        stack.extend(following for following, _ in node.next_functions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 from odeframe.field import Law, per_sample
+from odeframe_plugins.solvers.order_conditions import ElementaryWeights
 
 Number = Fraction | int
+#: The weights of a sum of stages without its zeros, ``(index, weight)``; a weight may be a tensor ``(batch,)``.
+Weights = Sequence[tuple[int, Any]]
+TOLERANCE = 1e-11  # of the conditions in double precision: a wrong digit of a coefficient violates them by far more
 
 
 def rationals(text: str) -> tuple[Fraction, ...]:
@@ -25,32 +29,67 @@ def rational_rows(text: str) -> tuple[tuple[Fraction, ...], ...]:
     return tuple(rationals(line) for line in text.strip().splitlines())
 
 
+def triangle(text: str) -> tuple[tuple[Fraction, ...], ...]:
+    """Rows of 1, 2, 3, ... numbers, whatever the line breaks."""
+    numbers, rows, start = rationals(text), [], 0
+    while start < len(numbers):
+        rows.append(numbers[start : start + len(rows) + 1])
+        start += len(rows)
+    return tuple(rows)
+
+
+def difference(b: Sequence[Number], b_hat: Sequence[Number]) -> tuple[Fraction, ...]:
+    """``b - b_hat``."""
+    return tuple(Fraction(v) - Fraction(w) for v, w in zip(b, b_hat, strict=True))
+
+
 @dataclass(frozen=True)
 class Tableau:
     """``k_i = f(t + c_i h, x + h sum_{j<i} a_ij k_j)``, ``x_new = x + h sum_i b_i k_i``.
 
+    All order conditions up to the claimed orders are checked when the tableau is made.
+
     Attributes:
         a: rows of the strictly lower triangle, the i-th with i numbers, from the second stage on.
         b: weights.
-        order: claimed order; the conditions up to order 4 are checked exactly when the tableau is made.
+        order: claimed order.
         b_error: ``b - b_hat``, the weights of the error estimate.
+        b_error_order: claimed order of ``b_hat``.
+
+    Source: Hairer, Norsett, Wanner 1993, II.2 (order conditions), II.4 (embedded pairs).
     """
 
     a: tuple[tuple[Number, ...], ...]
     b: tuple[Number, ...]
     order: int
     b_error: tuple[Number, ...] | None = None
+    b_error_order: int = 0
 
     def __post_init__(self) -> None:
         if [len(row) for row in self.a] != list(range(1, len(self.b))):
             raise ValueError(
                 f"a tableau of {len(self.b)} stages has rows of 1 to {len(self.b) - 1} numbers, got {self.a}"
             )
-        for name, defect in self._conditions():
-            if defect != 0:
-                raise ValueError(f"a tableau of order {self.order} violates {name} by {defect}")
-        if self.b_error is not None and (len(self.b_error) != len(self.b) or sum(self.b_error) != 0):
-            raise ValueError("error weights are as many as the stages and sum to zero")
+        weights = ElementaryWeights(self.matrix)
+        self._check("b", weights, [float(v) for v in self.b], self.order)
+        if self.b_error is None:
+            return
+        if len(self.b_error) != len(self.b) or not self.b_error_order:
+            raise ValueError("error weights are as many as the stages, and the order of b - b_error is stated")
+        embedded = [float(v) - float(e) for v, e in zip(self.b, self.b_error, strict=True)]
+        self._check("b - b_error", weights, embedded, self.b_error_order)
+
+    def _check(self, name: str, weights: ElementaryWeights, b: list[float], order: int) -> None:
+        for tree, defect in weights.defects(b, order):
+            if abs(defect) > TOLERANCE:
+                raise ValueError(
+                    f"{name}: order {order} is claimed, the condition of the tree {tree} fails by {defect}"
+                )
+
+    @property
+    def matrix(self) -> list[list[float]]:
+        """The rows of ``a`` with the empty first one, as numbers."""
+        return [[], *([float(v) for v in row] for row in self.a)]
 
     @property
     def c(self) -> tuple[Number, ...]:
@@ -62,65 +101,73 @@ class Tableau:
         """Whether the last stage is evaluated at the new state, and so is the first of the next step."""
         return bool(self.a) and (*self.a[-1], 0) == self.b
 
-    def _conditions(self) -> list[tuple[str, Fraction]]:
-        """Order conditions up to order 4 (Hairer, Norsett, Wanner 1993, table II.2.2) as defects."""
-        b, c, rows = [Fraction(v) for v in self.b], [Fraction(v) for v in self.c], ((), *self.a)
-        ac = [sum((a * c[j] for j, a in enumerate(row)), Fraction(0)) for row in rows]
-        ac2 = [sum((a * c[j] ** 2 for j, a in enumerate(row)), Fraction(0)) for row in rows]
-        aac = [sum((a * ac[j] for j, a in enumerate(row)), Fraction(0)) for row in rows]
+    @property
+    def stages(self) -> int:
+        """How many stages the new state needs: those without the last one where that is evaluated at it."""
+        return len(self.b) - self.first_same_as_last
 
-        def dot(*columns: Sequence[Fraction]) -> Fraction:
-            total = Fraction(0)
-            for i in range(len(b)):
-                term = b[i]
-                for column in columns:
-                    term *= column[i]
-                total += term
-            return total
+    @property
+    def stability_limit(self) -> float:
+        """The end of the stability interval on the negative real axis: ``|R(z)| <= 1`` for ``-limit <= z <= 0``.
 
-        conditions = [
-            (1, "sum b = 1", dot() - 1),
-            (2, "sum b c = 1/2", dot(c) - Fraction(1, 2)),
-            (3, "sum b c^2 = 1/3", dot(c, c) - Fraction(1, 3)),
-            (3, "sum b a c = 1/6", dot(ac) - Fraction(1, 6)),
-            (4, "sum b c^3 = 1/4", dot(c, c, c) - Fraction(1, 4)),
-            (4, "sum b c a c = 1/8", dot(c, ac) - Fraction(1, 8)),
-            (4, "sum b a c^2 = 1/12", dot(ac2) - Fraction(1, 12)),
-            (4, "sum b a a c = 1/24", dot(aac) - Fraction(1, 24)),
-        ]
-        return [(name, defect) for order, name, defect in conditions if order <= self.order]
-
-    def floats(self) -> tuple[list[list[float]], list[float], list[float], list[float] | None]:
-        """``(a, b, c, b_error)`` as numbers for the inner loop."""
-        error = None if self.b_error is None else [float(v) for v in self.b_error]
-        a = [[float(v) for v in row] for row in self.a]
-        return a, [float(v) for v in self.b], [float(v) for v in self.c], error
+        ``R(z) = 1 + sum_k z^k b^T a^{k-1} 1`` (Hairer, Wanner 1996, IV.2).
+        """
+        weights, tall, moments = ElementaryWeights(self.matrix), (), []
+        for _ in self.b:
+            moments.append(sum(float(v) * w for v, w in zip(self.b, weights.stage(tall), strict=True)))
+            tall = (tall,)
+        step, z = 1e-3, 0.0
+        while z > -100 and abs(1 + sum(m * (z - step) ** (k + 1) for k, m in enumerate(moments))) <= 1 + 1e-9:
+            z -= step
+        return -z
 
 
-def combine(x: Tensor, dt: Any, weights: Sequence[float], stages: Sequence[Tensor]) -> Tensor:
-    """``x + dt sum_i w_i k_i``; zero weights cost nothing."""
-    if not torch.is_tensor(dt):
-        for weight, stage in zip(weights, stages, strict=False):
-            if weight:
-                x = torch.add(x, stage, alpha=dt * weight)
-        return x
-    return x + per_sample(dt, x) * total(weights, stages)
+class Stages:
+    """The numbers of a tableau for the inner loop, without zeros."""
+
+    def __init__(self, tableau: Tableau) -> None:
+        count = tableau.stages
+        self.rows = [sparse(row) for row in tableau.a[: count - 1]]
+        self.nodes = [float(v) for v in tableau.c[1:count]]
+        self.weights = sparse(tableau.b)
+
+    def __call__(self, field: Law, t: Tensor, dt: Any, x: Tensor, first: Tensor | None = None) -> list[Tensor]:
+        """The stages ``k_i``, the first one given where it is known.
+
+        Args:
+            field: the law.
+            t: 0-d, or ``(batch,)``.
+            dt: a number, 0-d, or ``(batch,)``.
+            x: ``(batch, *state)``.
+            first: ``k_1``, like ``x``.
+        """
+        stages = [field(t, x) if first is None else first]
+        for row, node in zip(self.rows, self.nodes, strict=True):
+            stages.append(field(t + node * dt, combine(x, dt, row, stages)))
+        return stages
 
 
-def total(weights: Sequence[float], stages: Sequence[Tensor]) -> Tensor:
-    """``sum_i w_i k_i``; zero weights cost nothing."""
+def sparse(weights: Iterable[Any]) -> Weights:
+    """``(index, weight)`` of the weights that are not zero."""
+    return tuple((i, float(v)) for i, v in enumerate(weights) if v)
+
+
+def combine(x: Tensor, dt: Any, weights: Weights, stages: Sequence[Tensor]) -> Tensor:
+    """``x + dt sum_i w_i k_i``."""
+    if torch.is_tensor(dt):
+        return x + per_sample(dt, x) * total(weights, stages)
+    for i, weight in weights:
+        x = torch.add(x, stages[i], alpha=dt * weight)
+    return x
+
+
+def total(weights: Weights, stages: Sequence[Tensor]) -> Tensor:
+    """``sum_i w_i k_i``; a weight ``(batch,)`` has its own value for each sample."""
     result = None
-    for weight, stage in zip(weights, stages, strict=False):
-        if weight:
-            result = weight * stage if result is None else torch.add(result, stage, alpha=weight)
+    for i, weight in weights:
+        if torch.is_tensor(weight):
+            term = per_sample(weight, stages[i]) * stages[i]
+            result = term if result is None else result + term
+        else:
+            result = weight * stages[i] if result is None else torch.add(result, stages[i], alpha=weight)
     return torch.zeros_like(stages[0]) if result is None else result
-
-
-def explicit_stages(
-    field: Law, t: Tensor, dt: Any, x: Tensor, a: list[list[float]], c: list[float], first: Tensor | None = None
-) -> list[Tensor]:
-    """The stages ``k_i`` of an explicit method, the first one given where it is known."""
-    stages = [field(t, x) if first is None else first]
-    for row, node in zip(a, c[1:], strict=True):
-        stages.append(field(t + node * dt, combine(x, dt, row, stages)))
-    return stages

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,9 +13,10 @@ from torchdiffeq._impl.scipy_wrapper import ScipyWrapperODESolver
 from torchdiffeq._impl.solvers import FixedGridODESolver
 
 from odeframe import Field, Incompatible, InvalidOption, Law, Solution, Solver, Status
-from odeframe.grid import Grid, check_times, inside, make_grid
+from odeframe.grid import Grid, check_times, make_grid
 from odeframe.solution import Stats
 from odeframe.solver import OnFailure, StopRule, check_state
+from odeframe_plugins.solvers.stretches import Halt, stretches
 
 
 class Torchdiffeq(Solver):
@@ -51,7 +50,8 @@ class Torchdiffeq(Solver):
                 f"solver 'torchdiffeq': option method: got {method!r}, expected one of {', '.join(sorted(SOLVERS))}"
             )
         self.fixed = issubclass(SOLVERS[method], FixedGridODESolver)
-        self.traits = () if self.fixed else ("adaptive",)  # as the table declares for each method
+        through_scipy = issubclass(SOLVERS[method], ScipyWrapperODESolver)
+        self.traits = (*(() if self.fixed else ("adaptive",)), *(("forward_only",) if through_scipy else ()))
         self.method, self.rtol, self.atol, self.steps = method, rtol, atol, steps
         self.max_steps, self.options = max_steps, dict(options or {})
         unknown = set(self.options) - set(method_options(method))
@@ -74,17 +74,17 @@ class Torchdiffeq(Solver):
         if times.requires_grad:
             raise InvalidOption("solver 'torchdiffeq': no gradient of the times; use solver='dopri5' or times.detach()")
         grid = make_grid(times, field.breakpoints(), self.steps, None) if self.fixed else None
-        cuts = [float(times[0]), *inside(field.breakpoints(), times), float(times[-1])] if len(times) > 1 else []
         x, states, failure = check_state(x0), [x0], None
         if x.numel() == 0:  # torchdiffeq takes the mean of no errors
             return Solution(times, x.expand(len(times), *x.shape), field.stats)
         try:
-            for index, ends in enumerate(itertools.pairwise(cuts)):
-                law = field.on(*torch.tensor(ends, dtype=torch.float64), step=index)
+            for law, asked, count in stretches(field, times):
                 self.check_differentiable(law, x)
-                x, passed = self.stretch(law, field.stats, x, times, ends, grid)
-                states.extend(passed)
-        except _Halt as halt:
+                cross = self.cross_adaptive if grid is None else self.cross_fixed
+                found = cross(law, field.stats, x, asked, grid)
+                x = found[-1]
+                states.extend(found[1 : count + 1])
+        except Halt as halt:
             failure = halt
             states.extend(halt.passed[: len(times) - len(states)])
         states += [torch.full_like(x0, float("nan"))] * (len(times) - len(states))
@@ -96,23 +96,15 @@ class Torchdiffeq(Solver):
 
     def check_differentiable(self, law: Law, x: Tensor) -> None:
         """Refuses to lose a gradient: a method that goes through scipy returns states without a graph."""
-        through_scipy = issubclass(SOLVERS[self.method], ScipyWrapperODESolver)
-        if through_scipy and torch.is_grad_enabled() and any(v.requires_grad for v in (x, *law.tensors)):
+        if (
+            "forward_only" in self.traits
+            and torch.is_grad_enabled()
+            and any(v.requires_grad for v in (x, *law.tensors))
+        ):
             raise Incompatible(
                 f"solver 'torchdiffeq': method {self.method!r} goes through scipy, where steps have no gradient; "
                 "write gradient='adjoint', take another method, or solve under torch.no_grad()"
             )
-
-    def stretch(
-        self, law: Law, stats: Stats, x: Tensor, times: Tensor, ends: tuple[float, float], grid: Grid | None
-    ) -> tuple[Tensor, Sequence[Tensor]]:
-        """The state at the end of an interval without breakpoints, and the states at the output times passed."""
-        start, end = ends
-        outputs = [float(t) for t in times[1:] if (start < t <= end if end >= start else end <= t < start)]
-        asked = torch.tensor([start, *outputs, *([] if outputs and outputs[-1] == end else [end])], dtype=torch.float64)
-        cross = self.cross_adaptive if grid is None else self.cross_fixed
-        found = cross(law, stats, x, asked, grid)
-        return found[-1], list(found[1 : len(outputs) + 1])
 
     def cross_adaptive(self, law: Law, stats: Stats, x: Tensor, asked: Tensor, grid: Grid | None) -> Tensor:
         """The states at the times asked, by steps of the method's own choice."""
@@ -137,13 +129,13 @@ class Torchdiffeq(Solver):
             raise self.locate(_Watch(law, x, asked, stats), found, options, asked)
         return found
 
-    def locate(self, watch: _Watch, found: Tensor, options: dict[str, Any], asked: Tensor) -> _Halt:
+    def locate(self, watch: _Watch, found: Tensor, options: dict[str, Any], asked: Tensor) -> Halt:
         """Solves again without a graph, up to the first non-finite evaluation."""
         evaluations, halt = watch.stats.nfe, watch.halt(Status.NON_FINITE, found[-1])
         try:
             with torch.no_grad():
                 self.odeint(watch, watch.last, asked, options)
-        except _Halt as earlier:
+        except Halt as earlier:
             halt = earlier
         watch.stats.nfe, halt.passed = evaluations, list(found[1:])
         return halt
@@ -180,16 +172,6 @@ def nodes_between(grid: Grid, asked: Tensor) -> Tensor:
     return nodes
 
 
-class _Halt(Exception):  # noqa: N818 - not an error: it carries a failure out of odeint
-    """A status with what an error says of it: where, with which step, from which state, and what was wrong."""
-
-    passed: Sequence[Tensor] = ()  # states at output times that are known nevertheless
-
-    def __init__(self, status: Status, t: float, dt: float, last: Tensor, suspect: Tensor) -> None:
-        super().__init__(status.message)
-        self.status, self.t, self.dt, self.last, self.suspect = status, t, dt, last, suspect
-
-
 class _RightHandSide:
     """The law as torchdiffeq calls it."""
 
@@ -211,9 +193,9 @@ class _Watch(_RightHandSide):
         self.t, self.dt, self.last = float(asked[0]), float(asked[-1] - asked[0]), x.detach()
         self.stats, self._limit, self._calls = stats, limit, 0
 
-    def halt(self, status: Status, suspect: Tensor) -> _Halt:
+    def halt(self, status: Status, suspect: Tensor) -> Halt:
         """The failure, with what is remembered."""
-        return _Halt(status, self.t, self.dt, self.last, suspect)
+        return Halt(status, self.t, self.dt, self.last, suspect)
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         self._calls += 1
@@ -236,6 +218,11 @@ class _StepWatch(_Watch):
 
     def remember(self, t: Tensor, x: Tensor) -> None:
         """Nothing: the steps say more."""
+
+    def callback_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
+        if not abs(float(dt)) > 0 or float(t0) + float(dt) == float(t0):  # an assert of theirs, gone under -O
+            self.t, self.dt, self.last = float(t0), float(dt), y0.detach()
+            raise self.halt(Status.STEP_TOO_SMALL, y0)
 
     def callback_accept_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
         self.stats.accepted += 1

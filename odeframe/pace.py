@@ -1,0 +1,209 @@
+"""One adaptive solve: segment by segment between breakpoints, with one step length for the whole batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from odeframe.attempt import Attempt, tried
+from odeframe.compiled import compiled_step
+from odeframe.field import Field, Law
+from odeframe.grid import inside
+from odeframe.solution import Solution, Status
+from odeframe.solver import Memory
+from odeframe.stepsize import first_step
+
+if TYPE_CHECKING:
+    from odeframe.adaptive import AdaptiveSolver
+
+#: The hint on stiffness is looked for at every tenth accepted step, then at each until it is sure or was wrong: 15 steps
+#: at the limit of stability, forgotten after 6 that are not (Hairer, Wanner 1996, IV.2).
+STIFF_EVERY, STIFF_HITS, STIFF_MISSES, STIFF_MARGIN = 10, 15, 6, 0.95
+
+
+class Crossing(ABC):
+    """What all adaptive solves share: the segments, the output times and their derivatives."""
+
+    def __init__(self, solver: AdaptiveSolver, field: Field, x0: Tensor, times: Tensor) -> None:
+        self.solver, self.field, self.times = solver, field, times
+        self.plain = [float(t) for t in times.detach()]
+        self.tolerances = solver.tolerances(x0.dtype)
+        self.direction = 1.0 if self.plain[-1] >= self.plain[0] else -1.0
+        self.x, self.status = self.shift_start(x0), Status.SUCCESS
+        self.hits, self.misses = 0, 0
+
+    @abstractmethod
+    def segment(self, index: int, start: float, end: float, law: Law) -> None:
+        """Steps from ``start`` to ``end`` under one law."""
+
+    @abstractmethod
+    def outputs(self) -> list[Tensor]:
+        """The states at the output times that were reached."""
+
+    @abstractmethod
+    def failure(self) -> tuple[float, float, Tensor, Tensor]:
+        """Time, step, last finite state, and what tells the worst sample by."""
+
+    def clock(self, t: Tensor) -> Tensor:
+        """A time as the field gets it."""
+        return t
+
+    def run(self) -> Solution:
+        """Segment by segment between breakpoints."""
+        cuts = [self.plain[0]]
+        if len(self.plain) > 1:
+            cuts += [*inside(self.field.breakpoints(), self.times), self.plain[-1]]
+        for index, (start, end) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+            self.segment(index, start, end, self.field.on(_time(start), _time(end), step=index))
+            if self.status is not Status.SUCCESS:
+                break
+        states = self.outputs()
+        states += [torch.full_like(self.x, float("nan"))] * (len(self.plain) - len(states))
+        return Solution(self.times, torch.stack(self.shift_ends(states)), self.field.stats, self.status)
+
+    def tried(self, stepper: Any, law: Law, t: Tensor, dt: Any, x: Tensor, memory: Memory) -> Any:
+        """One attempt with its tolerances and its ratio of error to them."""
+        norm = self.norm
+        if self.solver.compile_step:
+            dt = dt if torch.is_tensor(dt) else _time(dt)
+            step = compiled_step(self.solver, tried)
+            *made, scale, ratio = step(self.field.stats, stepper, law, norm, t, dt, x, memory, self.tolerances)
+        else:
+            *made, scale, ratio = tried(stepper, law, norm, t, dt, x, memory, self.tolerances)
+        return Attempt(*made, law=law, t=t), scale, ratio
+
+    @property
+    def norm(self) -> Any:
+        """The field's norm of a ratio of error to tolerance."""
+        return self.field.error_norm
+
+    def watch_stiffness(self, dt: Any, x: Tensor, attempt: Attempt, scale: Tensor) -> None:
+        """Hairer's count of steps at the limit of stability, on an accepted step."""
+        stats, limit = self.field.stats, self.solver.stability_limit
+        if stats.stiff or limit is None or not (self.hits or stats.accepted % STIFF_EVERY == 0):
+            return
+        with torch.no_grad():
+            estimate = self.solver.stiffness(self.norm, dt, x, attempt, scale)
+        if estimate is None:
+            return
+        if float(estimate.max()) > STIFF_MARGIN * limit:
+            self.hits, self.misses = self.hits + 1, 0
+            stats.stiff = self.hits >= STIFF_HITS
+        elif self.hits:
+            self.misses += 1
+            self.hits = 0 if self.misses >= STIFF_MISSES else self.hits
+
+    def shift_start(self, x0: Tensor) -> Tensor:
+        """Adds the dependence on the first time: ``d phi / d t0 = -D phi f(t0, x0)``."""
+        if not self.times.requires_grad or len(self.plain) == 1:
+            return x0
+        self.x = x0
+        t0, now = self.times[0], self.times[0].detach()
+        end = [*inside(self.field.breakpoints(), self.times), self.plain[-1]][0]
+        law = self.field.on(now, _time(end))
+        return x0 - (t0 - now).to(x0.dtype) * law(self.clock(now), x0)
+
+    def shift_ends(self, states: list[Tensor]) -> list[Tensor]:
+        """Adds the dependence on the output times: ``d x(t_i) / d t_i = f(t_i, x(t_i))``."""
+        if not self.times.requires_grad or self.status is not Status.SUCCESS:
+            return states
+        shifted = [states[0]]
+        for before, time, x in zip(self.plain[:-1], self.times[1:], states[1:], strict=True):
+            now = time.detach()
+            ends = torch.tensor([before, float(now)], dtype=torch.float64)
+            last = [before, *inside(self.field.breakpoints(), ends)][-1]  # where the piece before this time begins
+            law = self.field.on(_time(last), now)
+            shifted.append(x + (time - now).to(x.dtype) * law(self.clock(now), x))
+        return shifted
+
+
+class Pace(Crossing):
+    """One step length for the whole batch."""
+
+    def __init__(self, solver: AdaptiveSolver, field: Field, x0: Tensor, times: Tensor) -> None:
+        super().__init__(solver, field, x0, times)
+        self.t, self.dt, self.tries = self.plain[0], 0.0, 0
+        self.states, self.suspect = [x0], (x0, None)
+        self.ratios, self.may_grow, self.finite = (1.0, 1.0), True, True
+
+    def segment(self, index: int, start: float, end: float, law: Law) -> None:
+        """Steps up to a breakpoint or the last time under one law."""
+        stepper = law.stepper(self.solver)
+        memory = stepper.init(law, _time(start), self.x)
+        if index == 0:
+            self.dt = self.direction * (self.solver.first_step or self.first_step(law, memory, end - start))
+        while (end - self.t) * self.direction > 0:
+            remaining = end - self.t
+            dt = self.length(remaining)
+            if not self.allowed(dt, remaining):
+                return
+            attempt, scale, ratio = self.tried(stepper, law, _time(self.t), dt, self.x, memory)
+            if self.judge(attempt, scale, float(ratio), dt):
+                self.field.taken(index, self.t, dt, (self.x, memory), (attempt.x, attempt.memory))
+                self.watch_stiffness(dt, self.x, attempt, scale)
+                self.record(attempt, dt, end if dt == remaining else self.t + dt)
+                memory = attempt.memory
+
+    def first_step(self, law: Law, memory: Memory, length: float) -> float:
+        """The length of the first step."""
+        if self.x.numel() == 0:
+            return abs(length)
+        with torch.no_grad():
+            t, x, (rtol, atol) = _time(self.t), self.x.detach(), self.tolerances
+            slope = self.solver.slope(law, t, x, memory)
+            scale = atol + rtol * x.abs()
+            host = lambda v: self.norm(v).cpu()  # noqa: E731 - times are on the host
+            return float(first_step(law, (t, x, slope), _time(length), self.solver.error_order, scale, host))
+
+    def length(self, remaining: float) -> float:
+        """The planned step, made to end at the interval's end: stretched by 1 %, or the rest split evenly in two."""
+        if abs(self.dt) >= 0.99 * abs(remaining):
+            return remaining
+        return 0.5 * remaining if 2 * abs(self.dt) > abs(remaining) else self.dt
+
+    def allowed(self, dt: float, remaining: float) -> bool:
+        """Whether another step may be tried; sets the status where not."""
+        self.tries += 1
+        if self.tries > self.solver.max_steps:
+            self.status = Status.TOO_MANY_STEPS
+        elif self.t + dt == self.t or (abs(dt) < 1e-14 * max(abs(self.t), 1e-3) and dt != remaining):
+            self.status = Status.STEP_TOO_SMALL if self.finite else Status.NON_FINITE
+        return self.status is Status.SUCCESS
+
+    def judge(self, attempt: Attempt, scale: Tensor, ratio: float, dt: float) -> bool:
+        """Accepts or rejects an attempt and chooses the next step length."""
+        self.suspect, self.finite = (attempt.error, scale), ratio < float("inf")  # False where not a number
+        if ratio <= 1:
+            self.field.stats.accepted += 1
+            self.dt = dt * self.solver.controller.after_accept(ratio, *self.ratios, self.may_grow)
+            self.ratios, self.may_grow = (ratio, self.ratios[0]), True
+            return True
+        self.field.stats.rejected += 1
+        self.dt, self.may_grow = dt * (self.solver.controller.after_reject(ratio) if self.finite else 0.1), False
+        return False
+
+    def record(self, attempt: Attempt, dt: float, t_next: float) -> None:
+        """Moves on to the end of an accepted step and interpolates the output times it passed."""
+        while len(self.states) < len(self.plain):
+            time = self.plain[len(self.states)]
+            if (time - t_next) * self.direction > 0:
+                break
+            theta = (time - self.t) / dt
+            self.states.append(attempt.x if time == t_next else self.solver.interpolate(theta, dt, self.x, attempt))
+        self.x, self.t = attempt.x, t_next
+
+    def outputs(self) -> list[Tensor]:
+        """The states that were recorded."""
+        return list(self.states)
+
+    def failure(self) -> tuple[float, float, Tensor, Tensor]:
+        """Where the last attempt was, and its error over tolerance."""
+        error, scale = self.suspect
+        return self.t, self.dt, self.x, error if scale is None else error / scale
+
+
+def _time(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)

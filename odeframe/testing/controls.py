@@ -1,0 +1,209 @@
+"""What every control must do, as a base class for pytest."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from odeframe.compatibility import compatible
+from odeframe.control import Control, ControlLaw
+from odeframe.errors import InvalidOption
+from odeframe.flow import Flow
+from odeframe.testing.accuracy import fitted_slope, largest
+from odeframe.testing.conformance import Conformance
+from odeframe.testing.problems import Coupled
+
+STEPS = 8
+SLIVER = 1e-6  # of a horizon of length 1: an interval beside a breakpoint
+
+
+class ControlConformance(Conformance):
+    """Set ``control`` to a word, a class, or a function that takes options.
+
+    Override :meth:`dynamics` where the control needs dynamics of another kind: a feedback, dynamics that take ``u``.
+
+    Attributes:
+        control: what is tested.
+        solver: a step solver of order 4.
+    """
+
+    kind = "control"
+    control: ClassVar[Any] = None
+    solver: ClassVar[dict[str, Any]] = {"name": "rk4", "steps": STEPS}
+
+    def dynamics(self, width: int = 4) -> nn.Module:
+        """Dynamics in float64, nonlinear and non-autonomous, on states ``(batch, width)``."""
+        return Coupled(width)
+
+    def flow(self, seed: int = 3, width: int = 4, **words: Any) -> Flow:
+        """A flow under a control of its own, in float64."""
+        torch.manual_seed(seed)
+        words = {"control": self.make(), "solver": self.solver, **words}
+        return Flow(self.dynamics(width), **words).double()
+
+    @staticmethod
+    def start(width: int = 4, size: int = 5) -> Tensor:
+        """A batch of states."""
+        generator = torch.Generator().manual_seed(1)
+        return torch.randn(size, width, dtype=torch.float64, generator=generator)
+
+    def test_drives_one_flow_only(self) -> None:
+        """A control that is attached cannot be attached again."""
+        control = self.make()
+        Flow(self.dynamics(), control, self.solver)
+        with pytest.raises(InvalidOption, match="already drives a flow"):
+            Flow(self.dynamics(), control, self.solver)
+
+    def test_every_parameter_is_trainable_and_gets_a_gradient(self) -> None:
+        """Parameters are those of the control, all seen by the flow, all with a gradient, by any gradient that fits."""
+        fitting = compatible("gradient", control=self.part, solver=self.solver)
+        for gradient in [name for name in ("backprop", "adjoint") if name in fitting]:
+            flow = self.flow(gradient=gradient)
+            names = [name for name, _ in flow.named_parameters()]
+            assert names, "the flow shows no parameters: register them on the control (nn.Parameter, nn.ParameterList)"
+            flow(self.start()).sin().sum().backward()
+            idle = [name for name, p in flow.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
+            assert not idle, (
+                f"with gradient={gradient!r} {idle} have no gradient: a template's own parameters are left over (set them to "
+                "None by control.empty), a value was detached, or law.tensors does not list all that the law depends on"
+            )
+
+    @pytest.mark.parametrize("horizon", [(0.0, 1.0), (2.0, -1.0)], ids=["forward", "backward"])
+    def test_breakpoints_lie_inside_the_horizon(self, horizon: tuple[float, float]) -> None:
+        """Jumps are distinct times strictly between the ends, and as many as pieces less one."""
+        control = self.flow(horizon=horizon).control
+        points = sorted(control.breakpoints())
+        assert all(min(horizon) < point < max(horizon) for point in points), f"breakpoints {points} on {horizon}"
+        assert len(set(points)) == len(points), f"breakpoints {points} repeat themselves"
+        assert control.pieces >= len(points) + 1, f"{len(points)} jumps separate more than pieces = {control.pieces}"
+
+    @pytest.mark.parametrize("horizon", [(0.0, 1.0), (2.0, -1.0)], ids=["forward", "backward"])
+    def test_intervals_agree_with_each_other(self, horizon: tuple[float, float]) -> None:
+        """Between two breakpoints the control is one function, whichever interval it is asked for, up to both ends."""
+        flow, x, size = self.flow(horizon=horizon), self.start(), abs(horizon[1] - horizon[0])
+        points = [min(horizon), *sorted(flow.control.breakpoints()), max(horizon)]
+        for a, b in zip(points[:-1], points[1:], strict=True):
+            middle, sliver = 0.4 * a + 0.6 * b, SLIVER * size
+            whole = self.law(flow, a, b)
+            for start, end in ((a, middle), (middle, b), (b, a), (a, a + sliver), (b - sliver, b), (b, b - sliver)):
+                law = self.law(flow, start, end)
+                for time in (start, end):
+                    difference = largest(self.value(law, time, x) - self.value(whole, time, x))
+                    assert difference <= 1e-12, (
+                        f"at t = {time:g} the law of [{start:g}, {end:g}] differs from that of [{a:g}, {b:g}] by "
+                        f"{difference:.1e}: choose the piece by the middle of the interval, not by a point; an end belongs to "
+                        "the pieces on both sides"
+                    )
+
+    @staticmethod
+    def law(flow: Flow, start: float, end: float) -> ControlLaw:
+        """The control on an interval."""
+        return flow.control.on(*torch.tensor([start, end], dtype=torch.float64))
+
+    @staticmethod
+    def value(law: ControlLaw, time: float, x: Tensor) -> Tensor:
+        """The dynamics under the control at a time."""
+        with torch.no_grad():
+            return law.call(0, "forward", torch.tensor(time, dtype=torch.float64), x)
+
+    def test_flows_from_one_word_are_independent(self) -> None:
+        """Two flows share no parameter, and changing one leaves the other."""
+        one, other, x0 = self.flow(3), self.flow(4), self.start()
+        shared = {p.data_ptr() for p in one.parameters()} & {p.data_ptr() for p in other.parameters()}
+        assert not shared, "two flows from one word share parameters: something is kept on the class or as a default"
+        before = other(x0)
+        with torch.no_grad():
+            for parameter in one.parameters():
+                parameter.add_(1.0)
+        assert torch.equal(other(x0), before)
+
+    def test_deepcopy_and_state_dict(self) -> None:
+        """A copy is the same function and independent; a state dict moves the function to another flow."""
+        flow, x0 = self.flow(3), self.start()
+        expected, twin, other = flow(x0), copy.deepcopy(flow), self.flow(4)
+        assert torch.equal(twin(x0), expected), "a deep copy computes something else: keep no references across modules"
+        other.load_state_dict(flow.state_dict())
+        assert torch.equal(other(x0), expected), "the state dict is not all of the control: register buffers and parameters"
+        with torch.no_grad():
+            for parameter in twin.parameters():
+                parameter.add_(1.0)
+        assert torch.equal(flow(x0), expected), "a deep copy shares parameters with its original"
+        assert largest(twin(x0) - expected) > 0, "a deep copy reads the original's parameters"
+
+    def test_modes_and_dtypes_reach_the_dynamics(self) -> None:
+        """``.eval()`` and ``.float()`` on the flow reach what the control drives."""
+        flow, seen = self.flow(), []
+        flow.dynamics.register_forward_hook(lambda module, args, result: seen.append(module.training))
+        flow.eval()(self.start())
+        for module in flow.dynamics.modules():
+            assert not module.training, "the template is not registered on the control: .eval() does not reach it"
+        assert not any(seen)
+        assert flow.float()(self.start().float()).dtype == torch.float32, "a parameter of the control kept its dtype"
+
+    def test_refine_keeps_the_function(self) -> None:
+        """More pieces, the same control as a function of time; refused in words by a control without pieces."""
+        flow, x = self.flow(), self.start()
+        times = [0.01 + 0.98 * k / 50 for k in range(51)]
+        before = [self.value(self.law(flow, t, t), t, x) for t in times]
+        pieces, parameters = flow.control.pieces, sum(p.numel() for p in flow.parameters())
+        if type(flow.control).refine is Control.refine:
+            with pytest.raises(InvalidOption, match="no pieces to refine"):
+                flow.control.refine(2)
+            return
+        flow.control.refine(2)
+        after = [self.value(self.law(flow, t, t), t, x) for t in times]
+        assert flow.control.pieces == 2 * pieces, f"refine(2) makes {pieces} pieces {flow.control.pieces}"
+        assert max(largest(a - b) for a, b in zip(after, before, strict=True)) <= 1e-12, "refine changed the function"
+        assert sum(p.numel() for p in flow.parameters()) >= parameters
+        flow.solver.steps = 2 * STEPS
+        flow(x).sin().sum().backward()
+        assert all(p.grad is not None for p in flow.parameters()), "a refined control has parameters without gradient"
+        with pytest.raises(InvalidOption):
+            flow.control.refine(0)
+
+    def test_cost_is_linear_in_depth(self) -> None:
+        """Four times the steps, and pieces, cost about four times the work forwards and backwards, not sixteen."""
+        works = []
+        for steps in (4, 16):
+            flow = self.flow(width=16, solver={**self.solver, "steps": steps})
+            with Work() as work:
+                flow(self.start(16, 2)).sum().backward()
+            works.append(work.written)
+        assert works[1] <= 5 * works[0], (
+            f"4 steps write {works[0]} numbers, 16 steps {works[1]}: a gradient of the full size is made at every step; "
+            "unbind stacked pieces once a solve instead of indexing them once a step"
+        )
+
+    def test_rk4_keeps_its_order(self) -> None:
+        """Order 4 under this control, jumps and all."""
+        flow, x0, counts = self.flow(), self.start(), [STEPS, 2 * STEPS, 4 * STEPS]
+        results = []
+        for steps in (*counts, 16 * STEPS):
+            flow.solver.steps = steps
+            results.append(flow(x0))
+        errors = [largest(result - results[-1]) for result in results[:-1]]
+        slope = fitted_slope(counts, errors)
+        assert abs(slope - 4) <= 0.2, (
+            f"rk4's errors {errors} fall with the slope {slope:.2f}: a jump is missing in breakpoints(), or the law of an "
+            "interval is not smooth within it"
+        )
+
+
+class Work(TorchDispatchMode):
+    """Counts the numbers that operations write, those of a backward pass too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs the operation and adds the sizes of its results."""
+        results = func(*args, **(kwargs or {}))
+        self.written += sum(value.numel() for value in tree_leaves(results) if torch.is_tensor(value))
+        return results

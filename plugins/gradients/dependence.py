@@ -1,0 +1,68 @@
+"""What a solve depends on: the tensors whose gradient a custom backward pass returns, and the circumstances it restores."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odeframe import Field, Incompatible, Law
+from odeframe.grid import inside
+
+
+def dependencies(field: Field, times: Tensor) -> list[Tensor]:
+    """Everything the field depends on between the first and the last time that asks for a gradient, each once."""
+    plain = times.detach()
+    nodes = [plain[0], *(torch.tensor(p, dtype=plain.dtype) for p in inside(field.breakpoints(), times)), plain[-1]]
+    found: dict[int, Tensor] = {}
+    for t, t_next in itertools.pairwise(nodes):
+        for tensor in field.on(t, t_next).tensors:
+            if tensor.requires_grad:
+                found[id(tensor)] = tensor
+    return list(found.values())
+
+
+def check_dependence(outputs: Sequence[Tensor], known: Sequence[Tensor], gradient: str) -> None:
+    """Refuses a result that depends on a tensor with a gradient which the backward pass would not see.
+
+    Args:
+        outputs: results with their graph.
+        known: the tensors that are seen.
+        gradient: name for the error.
+
+    Raises:
+        Incompatible: a tensor enters by a closure or a plain attribute.
+    """
+    seen_tensors = {id(tensor) for tensor in known}
+    stops = {tensor.grad_fn for tensor in known if tensor.grad_fn is not None}
+    stack, seen = [output.grad_fn for output in outputs], set(stops)
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) not in seen_tensors:
+            raise Incompatible(
+                f"gradient {gradient!r}: the field depends on a tensor of shape {tuple(variable.shape)} that is neither "
+                "a parameter of the dynamics nor part of the drive, so its gradient would be lost; register it as an "
+                "nn.Parameter, pass it as drive=..., or write gradient='backprop'"
+            )
+        stack.extend(following for following, _ in node.next_functions)
+
+
+def check_law(law: Law, t: Tensor, x: Tensor, gradient: str) -> None:
+    """:func:`check_dependence` of one evaluation of a law at ``x`` ``(batch, *state)``."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_(True)
+        check_dependence([law(t, leaf)], [leaf, *law.tensors], gradient)
+
+
+def autocast_state(device: str) -> Callable[[], AbstractContextManager[Any]]:
+    """The autocast state of this moment, to be entered again."""
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    return lambda: torch.autocast(device, dtype, enabled)

@@ -1,0 +1,172 @@
+"""Singly diagonally implicit Runge-Kutta pairs: one stage after the other, one matrix for all."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from odeframe.adaptive import Attempt
+from odeframe.field import per_sample
+from odeframe_plugins.solvers.stages import Coupling
+from odeframe_plugins.solvers.stiff import ImplicitAdaptive, Step, Trial, lagrange, weighted
+
+Row = tuple[Fraction, ...]
+
+
+def rows_of(text: str) -> tuple[Row, ...]:
+    """One row of exact numbers a line."""
+    return tuple(tuple(Fraction(item) for item in line.split()) for line in text.strip().splitlines())
+
+
+class DiagonallyImplicit(ImplicitAdaptive):
+    """``y_i = x + dt sum_{j<i} a_ij k_j + dt gamma k_i``, ``x_{n+1} = y_s``; a subclass is its tableau.
+
+    ``k_i = (y_i - r_i) / (dt gamma)`` is taken from the solved equation, not evaluated again, which keeps errors of the
+    iteration from being amplified by stiffness.  Between steps the cubic Hermite polynomial.
+
+    Source: Hairer, Wanner 1996, IV.6; Kennedy, Carpenter 2016, Diagonally Implicit Runge-Kutta Methods (NASA TM).
+    """
+
+    traits: ClassVar[tuple[str, ...]] = ("adaptive", "implicit")
+    #: rows of ``a`` up to the diagonal; a first row ``0`` is an explicit stage: the slope of the last step
+    a: ClassVar[tuple[Row, ...]]
+    #: ``b - b_hat``; ``b`` is the last row of ``a``
+    b_error: ClassVar[Row]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        gamma = cls.a[-1][-1]
+        check_tableau(cls.__name__, cls.a, cls.b_error)
+        cls._explicit = cls.a[0][0] == 0
+        cls._rows = [[float(v) for v in row[:-1]] for row in cls.a]
+        cls._nodes = [float(sum(row)) for row in cls.a]
+        cls._weights, cls._gamma = [float(v) for v in cls.b_error], float(gamma)
+        cls.coupling = Coupling([[cls._gamma]], [0.0])
+        cls._couplings = [Coupling([[cls._gamma]], [node]) for node in cls._nodes]
+
+    _explicit: ClassVar[bool]
+    _rows: ClassVar[list[list[float]]]
+    _nodes: ClassVar[list[float]]
+    _weights: ClassVar[list[float]]
+    _gamma: ClassVar[float]
+    _couplings: ClassVar[list[Coupling]]
+
+    def past(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Nothing besides the slope."""
+        return ()
+
+    def run(self, trial: Trial) -> Step:
+        """The stages one by one, each guessed by extrapolating the slopes before it."""
+        x, dt = trial.x, per_sample(trial.dt, trial.x)
+        if x.numel() == 0:
+            return Step(x, torch.zeros_like(x), trial.slope, (), trial.slope)
+        slopes, nodes, y = ([trial.slope], [0.0], x) if self._explicit else ([], [], x)
+        for i in range(len(slopes), len(self._rows)):
+            base = x + dt * weighted(self._rows[i], slopes) if i else x
+            guess = self.guess(trial, slopes, nodes, self._nodes[i])
+            z = trial.solve(base[:, None], self._couplings[i], (dt * self._gamma * guess)[:, None])[:, 0]
+            slopes.append(z / (dt * self._gamma))
+            nodes.append(self._nodes[i])
+            y = base + z
+        with torch.no_grad():
+            error = trial.smooth(dt * weighted(self._weights, slopes), self.coupling)
+        return Step(y, error, slopes[-1], (), (trial.slope, slopes[-1], y))
+
+    def guess(self, trial: Trial, slopes: list[Tensor], nodes: list[float], node: float) -> Tensor:
+        """The slope at a node, from up to three known ones."""
+        known = slopes if self._explicit else [trial.slope, *slopes]
+        at = nodes if self._explicit else [0.0, *nodes]
+        near = sorted(range(len(at)), key=lambda j: abs(at[j] - node))[:3]
+        return weighted(lagrange([at[j] for j in near], node), [known[j].detach() for j in near])
+
+    def interpolate(self, theta: Any, dt: Any, x: Tensor, attempt: Attempt) -> Tensor:
+        """The cubic with the states and slopes at both ends."""
+        first, last, end = attempt.stages
+        s = per_sample(theta, x)
+        change = end - x - dt * first
+        return x + dt * s * first + s * s * (3 - 2 * s) * change + dt * s * s * (s - 1) * (last - first)
+
+
+def check_tableau(name: str, a: tuple[Row, ...], b_error: Row) -> None:
+    """Raises where a tableau is not singly diagonal, or its pair has not orders 4 and 3.
+
+    Raises:
+        TypeError: saying which condition fails.
+    """
+    size, gamma = len(a), a[-1][-1]
+    implicit = [row[-1] for row in a if row[-1] != 0]
+    if [len(row) for row in a] != list(range(1, size + 1)) or len(b_error) != size or set(implicit) != {gamma}:
+        raise TypeError(f"{name}: a has rows of 1 to {size} numbers with one diagonal, b_error {size} numbers")
+    c = [sum(row) for row in a]
+
+    def inner(weights: Row, values: list[Any]) -> Fraction:
+        return sum((w * v for w, v in zip(weights, values, strict=False)), Fraction(0))
+
+    ac = [inner(row, c) for row in a]
+    ac2, aac = [inner(row, [v * v for v in c]) for row in a], [inner(row, ac) for row in a]
+    conditions = {
+        "1": ([Fraction(1)] * size, 1),
+        "c": (c, 2),
+        "c^2": ([v * v for v in c], 3),
+        "A c": (ac, 6),
+        "c^3": ([v**3 for v in c], 4),
+        "c A c": ([u * v for u, v in zip(c, ac, strict=True)], 8),
+        "A c^2": (ac2, 12),
+        "A A c": (aac, 24),
+    }
+    embedded = tuple(u - v for u, v in zip(a[-1], b_error, strict=True))
+    for weights, names in ((a[-1], list(conditions)), (embedded, list(conditions)[:4])):
+        for condition in names:
+            values, denominator = conditions[condition]
+            if inner(weights, values) != Fraction(1, denominator):
+                raise TypeError(f"{name}: violates sum b ({condition}) = 1/{denominator}")
+
+
+def difference(b: Row, b_hat: Row) -> Row:
+    """``b - b_hat``."""
+    return tuple(u - v for u, v in zip(b, b_hat, strict=True))
+
+
+class SDIRK4(DiagonallyImplicit):
+    """Five implicit stages, ``gamma = 1/4``, order 4(3), L-stable, stiffly accurate, stage order 1.
+
+    Source: Hairer, Wanner 1996, IV.6 table 6.5.
+    """
+
+    order, error_order = 4, 4
+    a = rows_of("""
+        1/4
+        1/2 1/4
+        17/50 -1/25 1/4
+        371/1360 -137/2720 15/544 1/4
+        25/24 -49/48 125/16 -85/12 1/4
+    """)
+    b_error = difference(a[-1], rows_of("59/48 -17/96 225/32 -85/12 0")[0])
+
+
+class ESDIRK4(DiagonallyImplicit):
+    """An explicit and five implicit stages, ``gamma = 1/4``, order 4(3), L-stable, stiffly accurate, stage order 2.
+
+    ESDIRK4(3)6L[2]SA, the implicit half of ARK4(3)6L[2]SA.
+
+    Source: Kennedy, Carpenter 2003, Additive Runge-Kutta schemes for convection-diffusion-reaction equations.
+    """
+
+    order, error_order = 4, 4
+    a = rows_of("""
+        0
+        1/4 1/4
+        8611/62500 -1743/31250 1/4
+        5012029/34652500 -654441/2922500 174375/388108 1/4
+        15267082809/155376265600 -71443401/120774400 730878875/902184768 2285395/8070912 1/4
+        82889/524892 0 15625/83664 69875/102672 -2260/8211 1/4
+    """)
+    b_error = difference(
+        a[-1],
+        rows_of(
+            "4586570599/29645900160 0 178811875/945068544 814220225/1159782912 -3700637/11593932 61727/225920"
+        )[0],
+    )

@@ -1,0 +1,160 @@
+"""The coupled stages of an implicit Runge-Kutta step as one equation, and its linearisation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odeframe import Incompatible, Law
+from odeframe.field import per_sample
+from odeframe.quadrature import columns
+
+
+class Coupling:
+    """The matrix ``A`` and the nodes ``c`` of ``s`` stages that are solved together.
+
+    ``A = V diag(lambda) V^-1`` turns one linear system of size ``s D`` into ``s`` of size ``D``; of a conjugate pair of
+    eigenvalues one is enough.
+
+    Args:
+        a: ``s`` rows of ``s`` numbers.
+        nodes: ``c``, ``s`` numbers.
+
+    Source: Butcher 1976; Bickart 1977; Hairer, Wanner 1996, Solving Ordinary Differential Equations II, IV.8.
+    """
+
+    def __init__(self, a: Sequence[Sequence[float]], nodes: Sequence[float]) -> None:
+        self.matrix, self.nodes = torch.tensor(a, dtype=torch.float64), tuple(float(c) for c in nodes)
+        values, right = torch.linalg.eig(self.matrix)
+        left = torch.linalg.inv(right)
+        self.modes: list[tuple[complex, Tensor, Tensor]] = []
+        for i, value in enumerate(values.tolist()):
+            if abs(value.imag) < 1e-12:
+                self.modes.append((value.real, left[i].real, right[:, i].real))
+            elif value.imag > 0:
+                self.modes.append((value, left[i], 2 * right[:, i]))
+
+    @functools.lru_cache(maxsize=16)  # noqa: B019 - couplings are constants of a class
+    def on(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, list[tuple[complex, Tensor, Tensor]]]:
+        """``A`` and the modes ``(lambda, row of V^-1, column of V)`` where the state lives."""
+        pair = torch.complex(torch.empty((), dtype=dtype), torch.empty((), dtype=dtype)).dtype
+
+        def move(v: Tensor) -> Tensor:
+            return v.to(device, pair if v.is_complex() else dtype)
+
+        return move(self.matrix), [(value, move(left), move(right)) for value, left, right in self.modes]
+
+
+@dataclass
+class StageSystem:
+    """``z_i = dt sum_j a_ij f(t + c_j dt, r_j + z_j)``, the increments of ``s`` stages ``y_i = r_i + z_i``.
+
+    Attributes:
+        law: ``f``.
+        t: start of the step, 0-d or ``(batch,)``.
+        dt: its length: a number, 0-d or ``(batch,)``.
+        base: ``r`` ``(batch, s or 1, *state)``, what is known of the stages.
+        coupling: ``A`` and ``c``.
+    """
+
+    law: Law
+    t: Tensor
+    dt: Any
+    base: Tensor
+    coupling: Coupling
+
+    def time(self, i: int) -> Tensor:
+        """``t + c_i dt``."""
+        return self.t + self.coupling.nodes[i] * self.dt
+
+    def velocities(self, z: Tensor) -> Tensor:
+        """``f`` at every stage, of the shape of ``z``: one call of the law a stage."""
+        y = self.base + z
+        return torch.stack([self.law(self.time(i), y[:, i]) for i in range(z.shape[1])], dim=1)
+
+    def mixed(self, velocities: Tensor) -> Tensor:
+        """``dt A f`` of velocities ``(batch, s, *state)``."""
+        matrix, _ = self.coupling.on(velocities.dtype, velocities.device)
+        if velocities.shape[1] > 1:
+            velocities = (matrix @ velocities.flatten(2)).reshape(velocities.shape)
+        else:
+            velocities = matrix[0, 0] * velocities
+        return per_sample(self.dt, velocities) * velocities
+
+    def image(self, z: Tensor) -> Tensor:
+        """The right-hand side of the equation at ``z`` ``(batch, s, *state)``."""
+        return self.mixed(self.velocities(z))
+
+
+class Factors:
+    """``I - dt A (x) J`` with one Jacobian for all stages, factorised for each eigenvalue of ``A``.
+
+    Args:
+        jacobian: ``J`` ``(batch, D, D)``.
+        dt: a number, 0-d or ``(batch,)``.
+        coupling: ``A``.
+    """
+
+    def __init__(self, jacobian: Tensor, dt: Any, coupling: Coupling) -> None:
+        _, self._modes = coupling.on(jacobian.dtype, jacobian.device)
+        identity, step = torch.eye(jacobian.shape[-1]).to(jacobian), per_sample(_plain(dt), jacobian)
+        scaled = step * jacobian
+        self._factors = [torch.linalg.lu_factor_ex(identity - value * scaled)[:2] for value, _, _ in self._modes]
+
+    def solve(self, residual: Tensor) -> Tensor:
+        """``(I - dt A (x) J)^-1 residual``, both ``(batch, s, D)``; not finite where the matrix is singular."""
+        total = None
+        for (_, left, right), factors in zip(self._modes, self._factors, strict=True):
+            part = (left @ residual.to(left.dtype))[..., None]
+            found = torch.linalg.lu_solve(*factors, part).mT * right[:, None]
+            found = found.real if found.is_complex() else found
+            total = found if total is None else total + found
+        assert total is not None
+        return total
+
+    def filter(self, error: Tensor) -> Tensor:
+        """``(I - dt lambda J)^-1 error`` for the first real eigenvalue, on an error ``(batch, *state)``."""
+        real = next(i for i, (value, _, _) in enumerate(self._modes) if not isinstance(value, complex))
+        return torch.linalg.lu_solve(*self._factors[real], columns(error)[..., None]).reshape(error.shape)
+
+
+def _plain(dt: Any) -> Any:
+    return dt.detach() if torch.is_tensor(dt) else dt
+
+
+def velocity_and_jacobian(law: Law, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """``f`` ``(batch, *state)`` and ``df/dx`` ``(batch, D, D)`` of every sample, by one call and ``D`` products.
+
+    The samples must not depend on one another.
+    """
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_(True)
+        f = law(t, leaf)
+        return f.detach(), rows(f, leaf)
+
+
+def rows(f: Tensor, leaf: Tensor) -> Tensor:
+    """The Jacobian ``(batch, N, N)`` of ``f`` in ``leaf``, sample by sample, as ``N`` batched vector-Jacobian products.
+
+    Raises:
+        Incompatible: an operation of the field has no batching rule.
+    """
+    batch, size = f.shape[0], columns(f).shape[1]
+    if not f.requires_grad or f.numel() == 0:
+        return f.new_zeros(batch, size, size)
+    basis = torch.eye(size).to(f)[:, None].expand(size, batch, size).reshape(size, *f.shape)
+    try:
+        (found,) = torch.autograd.grad(f, leaf, basis, retain_graph=True, allow_unused=True, is_grads_batched=True)
+    except RuntimeError as error:
+        raise Incompatible(
+            "an implicit solver takes exact Jacobians by batched products, and the field does not allow it "
+            f"({str(error).splitlines()[0]}); write newton='krylov'"
+        ) from error
+    if found is None:  # a field that does not depend on the state
+        return f.new_zeros(batch, size, size)
+    return found.reshape(size, batch, size).transpose(0, 1)
