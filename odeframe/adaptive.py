@@ -32,8 +32,10 @@ class AdaptiveSolver(Solver):
     Attributes:
         error_order: the power of ``dt`` in the error estimate of one step.
         per_sample_steps: whether the scheme takes ``t``, ``dt`` and ``theta`` of shape ``(batch,)``.
-        stability_limit: ``h |lambda|`` at which the scheme loses stability, for the hint on stiffness; ``None`` where it
-            has no limit.
+        stability_limit: ``h |lambda|`` at which the scheme loses stability, for the hint on stiffness; ``None`` where
+            it has no limit.
+        default_controller: of the step length.
+        lost_status: how a solve ends whose steps shrink to nothing without a finite error.
 
     Args:
         rtol: relative tolerance; default 1e-4 in float32, 1e-6 in float64; never below 10 machine epsilons.
@@ -44,7 +46,7 @@ class AdaptiveSolver(Solver):
         per_sample: every sample has its own time, step length and decision; the field gets ``t`` of shape ``(batch,)``
             in float64 on the device of the state.  All samples stop at breakpoints.
         compile: compiles one step by ``torch.compile``; warns and goes on without where that fails.
-        controller: ``"pi"`` (Gustafsson), ``"i"`` (elementary) or ``"pid"``.
+        controller: ``"pi"`` (Gustafsson), ``"i"`` (elementary) or ``"pid"``; the default is the scheme's.
 
     Source: Hairer, Norsett, Wanner 1993, II.4; Gustafsson 1991, Control theoretic techniques for stepsize selection.
     """
@@ -53,6 +55,8 @@ class AdaptiveSolver(Solver):
     error_order: ClassVar[int]
     per_sample_steps: ClassVar[bool] = False
     stability_limit: ClassVar[float | None] = None
+    default_controller: ClassVar[str] = "pi"
+    lost_status: ClassVar[Status] = Status.NON_FINITE
 
     def __init__(
         self,
@@ -63,7 +67,7 @@ class AdaptiveSolver(Solver):
         on_failure: OnFailure = "raise",
         per_sample: bool = False,
         compile: bool = False,
-        controller: str = "pi",
+        controller: str | None = None,
     ) -> None:
         super().__init__(on_failure)
         name = type(self).__name__
@@ -76,7 +80,7 @@ class AdaptiveSolver(Solver):
             raise InvalidOption(f"solver {name} has one step for the whole batch: write per_sample=False, or 'dopri5'")
         self.rtol, self.atol, self.max_steps, self.first_step = rtol, atol, max_steps, first_step
         self.per_sample, self.compile_step = per_sample, compile
-        self.controller = StepController(controller, self.error_order)
+        self.controller = StepController(controller or self.default_controller, self.error_order)
 
     def init(self, field: Law, t: Tensor, x: Tensor) -> Memory:
         """What the scheme reuses from the last step, at the start of an interval without breakpoints."""

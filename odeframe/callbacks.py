@@ -11,7 +11,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
-from pytorch_lightning.utilities import rank_zero_only
 
 __all__ = ["EpochLines", "InterruptCheckpoint", "Interrupted", "best_and_last", "progress_bar"]
 
@@ -34,8 +33,10 @@ class Interrupted(BaseException):  # noqa: N818 - a request, not an error; and n
 class InterruptCheckpoint(Callback):
     """Stops a fit on SIGINT or SIGTERM after the batch in progress, and leaves ``interrupted.ckpt``.
 
-    On several ranks one signal stops all of them after the same batch. A second signal stops at once, as without this
-    callback, and leaves no checkpoint, since the weights may be half updated.
+    On several ranks one signal stops all of them after the same batch; it has to be the first callback, since a progress
+    bar makes rank 0 reduce metrics before the others do, and a decision in between would meet those. A second signal
+    stops at once, as without this callback, and leaves no checkpoint, since the weights may be half updated: a second
+    SIGINT, that is, as a keyboard sends; further SIGTERMs say nothing new.
 
     Args:
         folder: where the checkpoint goes; rank 0's counts.
@@ -58,11 +59,13 @@ class InterruptCheckpoint(Callback):
         """All ranks take rank 0's folder."""
         self.folder = trainer.strategy.broadcast(self.folder)
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listens to the signals; only a main thread can."""
-        self._signal = None
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {each: signal.signal(each, self._note) for each in SIGNALS}
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listens from here on."""
+        self._listen()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listens from here on where there is no sanity check."""
+        self._listen()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,13 +89,20 @@ class InterruptCheckpoint(Callback):
         if isinstance(exception, Interrupted) and exception.path is not None:
             trainer.save_checkpoint(exception.path)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Gives the signals back."""
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gives the signals back; Lightning gives back its own after that, so that a later hook would be too late."""
         self._restore()
 
+    def _listen(self) -> None:
+        # Not from on_fit_start on: Lightning sets its own SIGTERM, which ends the other ranks mid-batch, after that hook.
+        if not self._previous and threading.current_thread() is threading.main_thread():
+            self._signal = None
+            self._previous = {each: signal.signal(each, self._note) for each in SIGNALS}
+
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        self._restore()  # the next one takes effect at once
-        self._signal = signum
+        if signum == signal.SIGINT and signum in self._previous:
+            signal.signal(signum, self._previous[signum])
+        self._signal = self._signal or signum
 
     def _restore(self) -> None:
         for signum, previous in self._previous.items():
@@ -112,16 +122,19 @@ class EpochLines(Callback):
         """Notes the time."""
         self._start = time.perf_counter()
 
-    @rank_zero_only
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Prints the losses, the metrics of the progress bar and the seconds."""
+        """Prints the losses, the metrics of the progress bar and the seconds, on rank 0.
+
+        All ranks read the metrics: to read one for the first time is to reduce it over the ranks.
+        """
         names = ("train_loss_epoch", "val_loss", *trainer.progress_bar_metrics)
         found = {name: trainer.callback_metrics[name] for name in names if name in trainer.callback_metrics}
         shown = {name.removesuffix("_epoch"): value for name, value in found.items() if not name.endswith("_step")}
         values = "  ".join(f"{name} {float(value):.4g}" for name, value in shown.items())
         last = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
         seconds = time.perf_counter() - self._start
-        print(f"epoch {trainer.current_epoch + 1}{last}  {values}  {seconds:.1f} s", flush=True)
+        if trainer.is_global_zero:
+            print(f"epoch {trainer.current_epoch + 1}{last}  {values}  {seconds:.1f} s", flush=True)
 
 
 def progress_bar() -> RichProgressBar:

@@ -20,6 +20,7 @@ CHATTER = (
     "args parameter is intended to run from within Python",
     "resuming from a checkpoint that ended before the epoch ended",
     "GPU available but not used",
+    "The dirpath has changed from",
     "You defined a `validation_step` but have no `val_dataloader`",
 )
 """Warnings of Lightning about what a run does on purpose, or says itself."""

@@ -23,7 +23,8 @@ odeframe {command}: {summary}.
 A word is a registered name; its options stand below it:
   --model.KIND=NAME  --model.KIND.OPTION=VALUE    for the kinds of part listed below
   --data=NAME        --data.OPTION=VALUE          default: digits
-  --model.optimizer=NAME  --model.learning_rate=X  --model.optimizer_options.OPTION=X    of torch.optim; Adam, 0.003
+  --model.optimizer=NAME  --model.learning_rate=X  --model.optimizer_options.OPTION=X    of torch.optim; Adam, 0.002
+  --model.schedule=cosine|constant    the learning rate over the fit: rises, then falls to zero; or as it is
   odeframe plugins show KIND NAME                 the options of a part
 
 Registered:

@@ -19,7 +19,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from odeframe.callbacks import EpochLines, InterruptCheckpoint, progress_bar
 from odeframe.cli_policy import allow_known_imports, explain
-from odeframe.cli_sources import read_text, write_text
+from odeframe.cli_sources import OPTIMISATION, read_text, write_text
 from odeframe.component import resolve, spelling
 from odeframe.data import specification
 from odeframe.errors import InvalidOption, OdeframeError, suggestion
@@ -113,15 +113,16 @@ class CommandLine(LightningCLI):
         """Lightning's, with errors of what it makes as errors of the input."""
         with input_errors(ValueError, TypeError, ImportError):
             super().instantiate_classes()
+            if "optimizer" not in self.optimisation:
+                self.run.module.configure_optimizers()  # made again by the fit; a wrong option is told before it starts
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Lightning's, with what a run adds where nothing is said."""
         given = self.config_init["trainer"].as_dict()
-        extra = [] if self._bar is None else [self._bar]
-        if self._fitting:
-            extra.append(InterruptCheckpoint(self.run.folder / "checkpoints"))
-        run = self.run
+        run, extra = self.run, [] if self._bar is None else [self._bar]
         options = trainer_options(run.module, run.data, run.folder, given, extra, fitting=self._fitting)
+        if self._fitting:
+            options["callbacks"].insert(0, InterruptCheckpoint(run.folder / "checkpoints"))
         if given["enable_progress_bar"] is None and not any(isinstance(c, ProgressBar) for c in options["callbacks"]):
             options["enable_progress_bar"] = False
         trainer = super().instantiate_trainer(**{**options, **kwargs})
@@ -134,7 +135,7 @@ class CommandLine(LightningCLI):
 
     def config_file(self) -> str:
         """A configuration that gives this run again: words as ``{name, option: value}``, then Lightning's keys."""
-        replaced = ("optimizer", "learning_rate", "optimizer_options") if "optimizer" in self._said else ()
+        replaced = OPTIMISATION if "optimizer" in self._said else ()
         words = {key: value for key, value in self.run.module.hparams.items() if key not in ("data_spec", *replaced)}
         data = words.pop("data")
         model = {key: _short_name(key, value) for key, value in words.items() if value not in (None, {})}
@@ -174,7 +175,7 @@ def input_errors(*others: type[Exception]) -> Iterator[None]:
     except OdeframeError:
         raise
     except (MisconfigurationException, *others) as error:
-        raise InvalidOption(f"trainer, optimizer or callbacks: {error}") from error
+        raise InvalidOption(explain(str(error), ())) from error
     except RuntimeError as error:
         if "Early stopping conditioned on metric" not in str(error):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections.abc import Iterable
@@ -58,20 +59,48 @@ def explain(message: str, known: Iterable[str]) -> str:
     unknown = re.search(r"unrecognized arguments: --(\S+?)(=|\s|$)", message)
     if unknown:
         return f"there is no argument --{unknown[1]}.{suggestion(unknown[1], known)}"
-    refused = re.search(r"Importing '([^']+)' is not allowed", message)
     key = re.search(r'Parser key "([^"]+)"', message)
-    where = key[1] if key else "trainer"
+    where = key[1] if key else "trainer, optimizer or callbacks"
+    refused = re.search(r"Importing '([^']+)' is not allowed", message)
     if refused:
         places = "odeframe, torch.optim, Lightning's callbacks, loggers, strategies and plugins, and enabled plugins"
         return f"{where}: {refused[1]!r} is not imported: a configuration names classes of {places} alone"
-    value = re.search(r"Given value: (.*)", message, re.DOTALL)
-    got = f"got {one_line(value[1])[:200]!r}, " if value else ""
-    reasons = [one_line(line.strip(" -")) for line in message.splitlines() if _tells(line)]
-    return f"{where}: {got}{'; '.join(dict.fromkeys(reasons)) or one_line(message)}"
+    nested = re.search(r"NestedArg\(key='([^']+)', val=(.*)\)\s*$", message)
+    name = re.search(r"Expected a dot import path string: (\w+)", message)
+    if name and not nested:
+        classes = _classes(where)
+        return f"{where}: there is none named {name[1]!r}.{suggestion(name[1], classes)} Those by name: {', '.join(classes)}."
+    value = re.search(r".*Given value: (.*)", message, re.DOTALL)
+    got = ""
+    if nested:
+        where, got = f"{where}.{nested[1]}", f"got {nested[2]}, "
+    elif value and "Namespace(" not in value[1]:
+        got = f"got {one_line(value[1])[:200]!r}, "
+    return f"{where}: {got}{'; '.join(_reasons(message)) or one_line(message)}"
 
 
-def _tells(line: str) -> bool:
-    """Whether a line of the parser's message says something: its frame, and the alternatives that are always there, not."""
-    text = line.strip(" -")
-    frame = ("Parser key", "Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a path")
-    return bool(text) and not text.startswith(frame) and "NoneType" not in text
+def _reasons(message: str) -> list[str]:
+    """What the lines of a parser's message say beside its frame and the alternatives that are always there."""
+    frame = ("Parser key", "Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a path", "Expected a dot import", "Problem with")
+    reasons: list[str] = []
+    for line in message.splitlines():
+        text = re.sub(r"<class '(?:builtins\.)?([^']+)'>|typing\.", r"\1", line.strip(" -"))
+        if text.startswith(("Not a valid subclass", "Given value")):
+            break
+        if text and not text.startswith(frame) and "NoneType" not in text and text != "Expected a list":
+            reasons.append(text[0].lower() + text[1:].replace("xpected a ", "xpected ", 1))
+    return list(dict.fromkeys(reasons))
+
+
+def _classes(key: str) -> list[str]:
+    """The classes that a key of Lightning's configuration takes by their bare name."""
+    modules = {
+        "optimizer": "torch.optim",
+        "lr_scheduler": "torch.optim.lr_scheduler",
+        "trainer.callbacks": "pytorch_lightning.callbacks",
+        "trainer.logger": "pytorch_lightning.loggers",
+        "trainer.strategy": "pytorch_lightning.strategies",
+        "trainer.profiler": "pytorch_lightning.profilers",
+    }
+    module = importlib.import_module(modules.get(key, "pytorch_lightning.callbacks"))
+    return sorted(name for name in getattr(module, "__all__", vars(module)) if name[:1].isupper())

@@ -21,7 +21,7 @@ from odeframe.cli_words import Words, argument_words, completed, on_top, overlai
 from odeframe.component import spelling
 from odeframe.data import specification
 from odeframe.errors import InvalidOption
-from odeframe.module import FlowModule
+from odeframe.module import LEARNING_RATE, FlowModule
 from odeframe.registry import word
 from odeframe.run import Run, output_folder
 
@@ -57,7 +57,7 @@ def _run(command: str, arguments: Arguments) -> int:
         configs.insert(0, {"optimizer": _optimizer(words)})
 
     main = rank_zero_only.rank == 0
-    quiet = "quiet" in arguments.flags or not main
+    quiet = "quiet" in arguments.flags
     line = CommandLine(
         lambda: _compose(words, _text("output", settings.get("output"))),
         [config for config in configs if config],
@@ -72,7 +72,10 @@ def _run(command: str, arguments: Arguments) -> int:
         line.run.restore(path)
         if command == "fit":
             _check_optimizer(line, checkpoint, path)
-    if not quiet:
+    if command == "fit" and main:
+        _make_room(line.run.folder, path)
+        (line.run.output / "config.yaml").write_text(line.config_file(), "utf-8")
+    if main and not quiet:
         say(header(line.run))
     return _fit(line, path) if command == "fit" else _evaluate(command, line, path)
 
@@ -102,7 +105,7 @@ def _optimizer(words: Words) -> dict[str, Any]:
     options = with_types("optimizer_options", words.get("optimizer_options") or {})
     return {
         "class_path": f"torch.optim.{words.get('optimizer', 'Adam')}",
-        "init_args": {"lr": words.get("learning_rate", 3e-3), **options},
+        "init_args": {"lr": words.get("learning_rate", LEARNING_RATE), **options},
     }
 
 
@@ -134,9 +137,6 @@ def _spelt(component: Any, options: Mapping[str, Any]) -> str:
 
 def _fit(line: CommandLine, ckpt_path: str | None) -> int:
     run, trainer = line.run, line.trainer
-    if rank_zero_only.rank == 0:
-        _make_room(run.folder, ckpt_path)
-        (run.output / "config.yaml").write_text(line.config_file(), "utf-8")
     try:
         with input_errors():
             run.fit_with(trainer, ckpt_path)
@@ -154,7 +154,7 @@ def _check_optimizer(line: CommandLine, checkpoint: Mapping[str, Any], path: str
     """A fit that goes on restores the optimiser's state: another class is refused, other options have no effect."""
     before = _optimizer_of(checkpoint["hyper_parameters"], checkpoint[CHECKPOINT_KEY].get("optimisation", {}))
     now = _optimizer_of(line.run.module.hparams, line.optimisation)
-    if before[0] != now[0]:
+    if before[0].lower() != now[0].lower():
         raise InvalidOption(f"checkpoint {path}: has the state of the optimizer {before[0]}, got {now[0]}; go on with its own")
     moot = [f"{name}={value}" for name, value in now[1].items() if before[1].get(name, value) != value]
     if moot:
@@ -165,8 +165,8 @@ def _check_optimizer(line: CommandLine, checkpoint: Mapping[str, Any], path: str
 def _optimizer_of(words: Mapping[str, Any], optimisation: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     given = optimisation.get("optimizer")
     if given:
-        return given["class_path"].rpartition(".")[2].lower(), given.get("init_args", {})
-    return words["optimizer"].lower(), {"lr": words["learning_rate"], **words["optimizer_options"]}
+        return given["class_path"].rpartition(".")[2], given.get("init_args", {})
+    return words["optimizer"], {"lr": words["learning_rate"], **words["optimizer_options"]}
 
 
 def _tell_interruption(stop: Interrupted) -> None:

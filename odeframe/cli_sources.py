@@ -13,9 +13,10 @@ import yaml
 from odeframe.errors import InvalidOption, suggestion
 from odeframe.hookspecs import KINDS
 
-__all__ = ["FLAGS", "LIGHTNING", "MODEL_KEYS", "Arguments", "Source", "Text", "read_arguments", "read_config", "read_text", "write_text"]
+__all__ = ["FLAGS", "LIGHTNING", "MODEL_KEYS", "OPTIMISATION", "Arguments", "Source", "Text", "read_arguments", "read_config", "read_text", "write_text"]
 
-MODEL_KEYS = (*(kind for kind in KINDS if kind != "data"), "optimizer", "learning_rate", "optimizer_options")
+OPTIMISATION = ("optimizer", "learning_rate", "optimizer_options", "schedule")
+MODEL_KEYS = (*(kind for kind in KINDS if kind != "data"), *OPTIMISATION)
 """What stands below ``model``."""
 
 LIGHTNING = ("trainer", "optimizer", "lr_scheduler", "seed_everything")

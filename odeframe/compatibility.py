@@ -17,6 +17,8 @@ from odeframe.registry import Word, registered, word
 __all__ = ["check", "compatible", "why"]
 
 _UNSET = object()
+WRAPPED = "of"
+"""The option by which a part says which one of its own kind it wraps: that one's traits and needs are its own too."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,16 @@ def _facts(chosen: Word) -> _Facts:
         traits += _declared(chosen.object, "traits")
         needs += [(need, "") for need in _declared(chosen.object, "needs")]
     parsed = tuple((Need.parse(need), condition) for need, condition in dict.fromkeys(needs))
+    inner = chosen.options.get(WRAPPED)
+    if isinstance(inner, str | Mapping):
+        wrapped = _facts(word(chosen.kind, inner))
+        traits, parsed = [*traits, *wrapped.traits], (*parsed, *wrapped.needs)
     return _Facts(str(chosen), chosen.kind, component, frozenset(traits), parsed)
+
+
+def traits_of(kind: str, choice: Any) -> frozenset[str]:
+    """What a choice is, as other parts may need or refuse it; the choice as for ``why``."""
+    return _facts(_word(kind, choice)).traits
 
 
 def _value(chosen: Word, component: Component, option: str) -> Any:

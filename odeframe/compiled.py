@@ -29,7 +29,7 @@ class CompiledStep:
         own = types.FunctionType(
             function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__
         )
-        self._compiled: Callable[..., Any] | None = torch.compile(own, dynamic=True)
+        self._compiled: Callable[..., Any] | None = torch.compile(own, dynamic=True, fullgraph=True)
 
     def __call__(self, stats: Stats, *args: Any) -> Any:
         """The step's result; ``stats`` counts its evaluations."""

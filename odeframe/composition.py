@@ -37,7 +37,7 @@ def compose(
             the default trainer with that gradient.
         dynamics: the block.
         output: folder for results; default ``runs/<date>-<architecture>``.
-        **options: ``optimizer``, ``learning_rate`` and ``optimizer_options`` of :class:`FlowModule`.
+        **options: ``optimizer``, ``learning_rate``, ``optimizer_options`` and ``schedule`` of :class:`FlowModule`.
 
     Returns:
         ``run.module``, ``run.data``, ``run.fit(**Trainer_options)``, ``run.test()``, ``run.predict()``.
@@ -49,11 +49,11 @@ def compose(
     """
     data_word = word("data", data)
     loaded = data_word.build()
-    unknown = set(options) - {"optimizer", "learning_rate", "optimizer_options"}
+    unknown = set(options) - {"optimizer", "learning_rate", "optimizer_options", "schedule"}
     if unknown:
         raise InvalidOption(
-            f"compose: got {', '.join(sorted(unknown))}, expected a kind of part, output, optimizer, learning_rate or "
-            "optimizer_options"
+            f"compose: got {', '.join(sorted(unknown))}, expected a kind of part, output, optimizer, learning_rate, "
+            "optimizer_options or schedule"
         )
     words = {
         "architecture": architecture,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from odeframe.errors import InvalidOption
+from odeframe.errors import Incompatible, InvalidOption
 
 
 class Block(nn.Module):
@@ -29,6 +31,7 @@ class Block(nn.Module):
             self.slots.append(fresh_copy(dynamics))
         has_coefficients = solver is not None and any(True for _ in solver.parameters())
         self.solver = solver if has_coefficients else None
+        self.aliases: dict[str, str] = {}  # further names of shared parameters, once the block is empty
 
     def forward(self, slot: int | str, method: str, *args: Any, **kwargs: Any) -> Any:
         """Calls a method of one slot (``"solver"``: of the solver); ``"forward"`` runs the module's hooks too."""
@@ -42,12 +45,16 @@ class ControlLaw(ABC):
     Attributes:
         tensors: what it depends on.
         module: the module that owns those tensors; a step map is a function of its parameters.
+        block: the block that runs under it.
         num_slots: blocks a step.
+        steady: whether its parameters are the same at all times of the interval.
     """
 
     tensors: tuple[Tensor, ...]
     module: nn.Module
+    block: Block
     num_slots: int = 1
+    steady: bool = False
 
     @abstractmethod
     def call(self, slot: int, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -57,9 +64,15 @@ class ControlLaw(ABC):
     def stepper(self, solver: Any) -> Any:
         """The solver with the coefficients it has under this control."""
 
+    def parameters(self, t: Tensor) -> dict[str, Tensor]:
+        """The block's parameters at a time, by name: what a control that wraps another one starts from."""
+        raise Incompatible(f"{type(self).__name__} has no parameters() that a control around it could change")
+
 
 class BlockLaw(ControlLaw):
     """A control that is one block's own parameters throughout the interval."""
+
+    steady = True
 
     def __init__(self, block: Block) -> None:
         self.module, self.block, self.num_slots = block, block, len(block.slots)
@@ -78,6 +91,10 @@ class BlockLaw(ControlLaw):
         """The block's own solver where it has coefficients."""
         return solver if self.block.solver is None else self.block.solver
 
+    def parameters(self, t: Tensor) -> dict[str, Tensor]:
+        """The block's own."""
+        return dict(self.block.named_parameters())
+
 
 class FunctionalLaw(ControlLaw):
     """Parameters that are a function of time within the interval, fed to an empty block.
@@ -87,13 +104,20 @@ class FunctionalLaw(ControlLaw):
         parameters: ``t -> {name: tensor}`` for all of the block's parameters.
         owner: the module whose parameters the values are computed from.
         start: time at which a solver's coefficients are read, and parts that take no time (``matvec``).
+        steady: whether ``parameters`` gives the same at all times of the interval.
     """
 
     def __init__(
-        self, block: Block, parameters: Callable[[Tensor], dict[str, Tensor]], owner: nn.Module, start: Tensor
+        self,
+        block: Block,
+        parameters: Callable[[Tensor], dict[str, Tensor]],
+        owner: nn.Module,
+        start: Tensor,
+        steady: bool = False,
     ) -> None:
         self.block, self.module, self.num_slots = block, owner, len(block.slots)
-        self._parameters, self._start = parameters, start
+        self._parameters, self._start, self.steady = parameters, start, steady
+        self._kept: tuple[Any, dict[str, Tensor]] | None = None
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:  # type: ignore[override]
@@ -104,8 +128,28 @@ class FunctionalLaw(ControlLaw):
         """The slot with the parameters of the time that is the first argument, or of the start for parts without."""
         owner: Any = type(self.block.slots[slot])
         timed = method == "forward" or _takes_time(owner, method)
-        values = self._parameters(args[0] if timed else self._start)
+        values = self._named(args[0] if timed else self._start)
         return functional_call(self.block, values, (slot, method, *args), kwargs)
+
+    def parameters(self, t: Tensor) -> dict[str, Tensor]:
+        """The computed values; kept for the next call at the same time, as a scheme's stages often are.
+
+        What was kept is dropped as soon as a backward pass has gone through it, since that frees its graph.
+        """
+        if torch.compiler.is_compiling() or (t.dim() and not self.steady):
+            return self._parameters(t)
+        key = (None if self.steady else float(t.detach()), torch.is_grad_enabled())
+        if self._kept is None or self._kept[0] != key:
+            values = self._parameters(t)
+            self._kept, law = (key, values), weakref.ref(self)  # weak: a graph must not keep itself alive
+            for value in values.values():
+                if value.grad_fn is not None:
+                    value.register_hook(functools.partial(_forget, law))
+        return self._kept[1]
+
+    def _named(self, t: Tensor) -> dict[str, Tensor]:
+        values = self.parameters(t)
+        return {**values, **{other: values[name] for other, name in self.block.aliases.items()}}
 
     def stepper(self, solver: Any) -> Any:
         """A solver that runs under the coefficients of the interval's start."""
@@ -113,7 +157,13 @@ class FunctionalLaw(ControlLaw):
 
     def call_solver(self, method: str, *args: Any) -> Any:
         """A method of the block's solver under the control."""
-        return functional_call(self.block, self._parameters(self._start), ("solver", method, *args))
+        return functional_call(self.block, self._named(self._start), ("solver", method, *args))
+
+
+def _forget(law: weakref.ref[FunctionalLaw], grad: Tensor) -> None:
+    kept = law()
+    if kept is not None:
+        kept._kept = None
 
 
 @functools.cache
@@ -176,8 +226,18 @@ class Control(nn.Module, ABC):
         return ()
 
     def refine(self, factor: int) -> None:
-        """Gives the control ``factor`` times as many pieces without changing the function it is."""
+        """Gives the control ``factor`` times as many pieces without changing the function it is.
+
+        The parameters are new ones: an optimiser must be built anew.
+        """
         raise InvalidOption(f"control {type(self).__name__}: has no pieces to refine")
+
+    def coarsen(self, factor: int) -> None:
+        """Gives the control ``factor`` times fewer pieces: the inverse of :meth:`refine`, or the nearest function."""
+        raise InvalidOption(f"control {type(self).__name__}: has no pieces to coarsen")
+
+    def project(self) -> None:
+        """Puts the parameters back where the control allows them to be; called after every step of an optimiser."""
 
 
 def reset(module: nn.Module) -> None:
@@ -205,9 +265,15 @@ def fresh_copy(module: nn.Module) -> Any:
 
 
 def empty(block: Block) -> dict[str, Tensor]:
-    """Sets the block's parameters to ``None`` and returns what they were: the shape of the control."""
-    values = {name: parameter.detach().clone() for name, parameter in block.named_parameters()}
+    """Sets the block's trainable parameters to ``None`` and returns what they were: the shape of the control.
+
+    Parameters that are frozen stay; a shared parameter is returned once, under its first name.
+    """
+    first = {id(value): name for name, value in block.named_parameters()}
+    named = {n: v for n, v in block.named_parameters(remove_duplicate=False) if v.requires_grad}
+    block.aliases = {name: first[id(value)] for name, value in named.items() if first[id(value)] != name}
     for module in block.modules():
-        for name in list(module._parameters):
-            module._parameters[name] = None
-    return values
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.requires_grad:
+                module._parameters[name] = None
+    return {name: value.detach().clone() for name, value in named.items() if name not in block.aliases}

@@ -189,6 +189,23 @@ class Flow(nn.Module):
         """The weighted running cost of a solution at its last time, ``(batch,)``."""
         return self.weighted(torch.stack([solution.quadratures[q.name][-1] for q in self.quadratures], dim=1))
 
+    def refine(self, factor: int) -> None:
+        """``factor`` times as many pieces of the same control, and as many steps; an optimiser must be built anew."""
+        self.control.refine(factor)
+        if isinstance(self.solver, StepSolver) and self.solver.dt is None:
+            self.solver.steps = (self.solver.steps or DEFAULT_STEPS) * factor
+
+    def coarsen(self, factor: int) -> None:
+        """``factor`` times fewer pieces and steps: the inverse of :meth:`refine`, or the nearest control."""
+        steps = None
+        if isinstance(self.solver, StepSolver) and self.solver.dt is None:
+            steps = self.solver.steps or DEFAULT_STEPS
+            if factor < 1 or steps % factor:
+                raise InvalidOption(f"coarsen: got factor {factor}, expected a divisor of the solver's {steps} steps")
+        self.control.coarsen(factor)
+        if steps is not None:
+            self.solver.steps = steps // factor
+
     def extra_repr(self) -> str:
         """The horizon and the gradient's name."""
         return f"horizon={self.horizon}, gradient={type(self.gradient).__name__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from odeframe.registry import provenance, word
 from odeframe.specification import DataSpec
 from odeframe.trainer import Objective
 
+LEARNING_RATE = 2e-3
+SCHEDULES = ("cosine", "constant")
+WARM_UP = 0.1
+"""The share of a fit over which the cosine schedule rises, before it falls."""
 COUNTS = ("nfe", "nfe_backward", "accepted", "rejected")
 
 
@@ -38,6 +43,8 @@ class FlowModule(pl.LightningModule):
         optimizer: name of an optimiser in ``torch.optim``.
         learning_rate: its step length.
         optimizer_options: its further options.
+        schedule: how the step length goes over a fit: ``"cosine"`` rises to ``learning_rate`` and falls to zero,
+            ``"constant"`` keeps it.  Lightning's ``--optimizer`` and ``--lr_scheduler`` replace both.
         data: the word of the data, for the compatibility check and for checkpoints.
 
     Raises:
@@ -56,8 +63,9 @@ class FlowModule(pl.LightningModule):
         gradient: Any = None,
         trainer: Any = None,
         optimizer: str = "Adam",
-        learning_rate: float = 3e-3,
+        learning_rate: float = LEARNING_RATE,
         optimizer_options: Mapping[str, Any] | None = None,
+        schedule: str = "cosine",
         data: Any = None,
     ) -> None:
         super().__init__()
@@ -83,6 +91,10 @@ class FlowModule(pl.LightningModule):
         self._optimizer = optimizer_class(optimizer)
         self._optimizer_options = {"lr": learning_rate, **(optimizer_options or {})}
         check_options("optimizer", self._optimizer.__name__, self._optimizer, self._optimizer_options, partial=True)
+        if schedule not in SCHEDULES:
+            raise InvalidOption(f"schedule: got {schedule!r}, expected {' or '.join(map(repr, SCHEDULES))}")
+        self._schedule = schedule
+        self._scheduled: Optimizer | None = None
         #: what the command line's --optimizer and --lr_scheduler said, as plain data for checkpoints
         self.optimisation: dict[str, Any] = {}
         self.evaluation_metrics = nn.ModuleDict(
@@ -98,6 +110,7 @@ class FlowModule(pl.LightningModule):
                 "optimizer": optimizer,
                 "learning_rate": learning_rate,
                 "optimizer_options": dict(optimizer_options or {}),
+                "schedule": schedule,
                 "data": recorded if isinstance(recorded, dict) else None,
             }
         )
@@ -121,7 +134,9 @@ class FlowModule(pl.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Logs what the batch cost, now that the backward pass has been counted too."""
+        """Projects the controls, and logs what the batch cost, now that the backward pass has been counted too."""
+        for flow in self.network.flows:
+            flow.control.project()
         stats = self.network.stats
         counts = {f"train_{name}": float(getattr(stats, name)) for name in COUNTS}
         self.log_dict(counts, on_step=False, on_epoch=True, batch_size=self._size, sync_dist=True)
@@ -155,9 +170,21 @@ class FlowModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser that was named; Lightning's ``--optimizer`` and ``--lr_scheduler`` replace it."""
         try:
-            return self._optimizer(self.parameters(), **self._optimizer_options)
+            made = self._optimizer(self.parameters(), **self._optimizer_options)
         except (TypeError, ValueError) as error:
             raise InvalidOption(f"optimizer {self._optimizer.__name__!r}: {error}") from error
+        self._scheduled = made if self._schedule == "cosine" else None
+        for group in made.param_groups:
+            group.setdefault("initial_lr", group["lr"])  # torch's own name for it; part of a checkpoint
+        return made
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Sets the step length of this batch: a function of the step alone, so that a resumed fit needs no memory."""
+        if self._scheduled is None:
+            return
+        factor = warm_cosine(self.trainer.global_step, float(self.trainer.estimated_stepping_batches))
+        for group in self._scheduled.param_groups:
+            group["lr"] = factor * group.get("initial_lr", self._optimizer_options["lr"])
 
     @property
     def monitor(self) -> tuple[str, str]:
@@ -188,6 +215,23 @@ class FlowModule(pl.LightningModule):
         module = cls(**{**checkpoint["hyper_parameters"], **objects})
         load_weights(module, checkpoint["state_dict"], path)
         return module.eval()
+
+
+def warm_cosine(step: int, num_steps: float) -> float:
+    """The factor of the step length in a fit's step, from 0: a linear rise, then half a cosine.
+
+    ``(n + 1) / w`` for ``n < w``, then ``(1 + cos(pi (n - w) / (N - w))) / 2``, for ``N`` steps of which the first
+    ``w = 0.1 N`` (at least one) rise.  A fit without a last step (``N`` infinite) has the factor 1.
+
+    Source: Loshchilov, Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts; Goyal et al. 2017, Accurate,
+    Large Minibatch SGD (the rise).
+    """
+    if math.isinf(num_steps):
+        return 1.0
+    rise = max(1, math.ceil(WARM_UP * num_steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1.0, num_steps - rise))))
 
 
 def optimizer_class(name: str) -> type[Optimizer]:

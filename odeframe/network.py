@@ -140,7 +140,8 @@ class Parts:
             horizon: first and last time.
             steps: the architecture's depth: steps of a step solver that says nothing else, and pieces of a piecewise
                 control beside a solver that has no fixed number of steps.
-            **shape: options that the dynamics get where they take them and the word has not set them (``width``).
+            **shape: options that dynamics and control get where they take them and the word has not set them
+                (``width``).
         """
         dynamics = self.words["dynamics"]
         built = offer(dynamics, **shape)
@@ -150,7 +151,7 @@ class Parts:
         word = self.words["solver"]
         solver = offer(word, **({} if steps is None or "dt" in word.options else {"steps": steps}))
         one_a_step = steps is None or (isinstance(solver, StepSolver) and solver.steps is not None)
-        control = offer(self.words["control"], **({} if one_a_step else {"pieces": steps}))
+        control = offer(self.words["control"], **shape, **({} if one_a_step else {"pieces": steps}))
         return Flow(built, control, solver, self.words["gradient"].build(), horizon)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,8 @@ from odeframe.stepsize import first_step
 if TYPE_CHECKING:
     from odeframe.adaptive import AdaptiveSolver
 
-#: The hint on stiffness is looked for at every tenth accepted step, then at each until it is sure or was wrong: 15 steps
-#: at the limit of stability, forgotten after 6 that are not (Hairer, Wanner 1996, IV.2).
+#: The hint on stiffness is looked for at every tenth accepted step, then at each until it is sure or was wrong: 15
+#: steps at the limit of stability, forgotten after 6 that are not (Hairer, Wanner 1996, IV.2).
 STIFF_EVERY, STIFF_HITS, STIFF_MISSES, STIFF_MARGIN = 10, 15, 6, 0.95
 
 
@@ -56,7 +57,7 @@ class Crossing(ABC):
         cuts = [self.plain[0]]
         if len(self.plain) > 1:
             cuts += [*inside(self.field.breakpoints(), self.times), self.plain[-1]]
-        for index, (start, end) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+        for index, (start, end) in enumerate(itertools.pairwise(cuts)):
             self.segment(index, start, end, self.field.on(_time(start), _time(end), step=index))
             if self.status is not Status.SUCCESS:
                 break
@@ -70,10 +71,11 @@ class Crossing(ABC):
         if self.solver.compile_step:
             dt = dt if torch.is_tensor(dt) else _time(dt)
             step = compiled_step(self.solver, tried)
-            *made, scale, ratio = step(self.field.stats, stepper, law, norm, t, dt, x, memory, self.tolerances)
+            made = step(self.field.stats, stepper, law, norm, t, dt, x, memory, self.tolerances)
         else:
-            *made, scale, ratio = tried(stepper, law, norm, t, dt, x, memory, self.tolerances)
-        return Attempt(*made, law=law, t=t), scale, ratio
+            made = tried(stepper, law, norm, t, dt, x, memory, self.tolerances)
+        new, error, memory, stages, second, scale, ratio = made
+        return Attempt(new, error, memory, stages, second, law, t), scale, ratio
 
     @property
     def norm(self) -> Any:
@@ -126,7 +128,8 @@ class Pace(Crossing):
     def __init__(self, solver: AdaptiveSolver, field: Field, x0: Tensor, times: Tensor) -> None:
         super().__init__(solver, field, x0, times)
         self.t, self.dt, self.tries = self.plain[0], 0.0, 0
-        self.states, self.suspect = [x0], (x0, None)
+        self.states = [x0]
+        self.suspect: tuple[Tensor, Tensor | None] = (x0, None)
         self.ratios, self.may_grow, self.finite = (1.0, 1.0), True, True
 
     def segment(self, index: int, start: float, end: float, law: Law) -> None:
@@ -170,7 +173,7 @@ class Pace(Crossing):
         if self.tries > self.solver.max_steps:
             self.status = Status.TOO_MANY_STEPS
         elif self.t + dt == self.t or (abs(dt) < 1e-14 * max(abs(self.t), 1e-3) and dt != remaining):
-            self.status = Status.STEP_TOO_SMALL if self.finite else Status.NON_FINITE
+            self.status = Status.STEP_TOO_SMALL if self.finite else self.solver.lost_status
         return self.status is Status.SUCCESS
 
     def judge(self, attempt: Attempt, scale: Tensor, ratio: float, dt: float) -> bool:

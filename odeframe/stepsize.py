@@ -14,20 +14,21 @@ from odeframe.field import Law, per_sample
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 LEAST = 1e-10  # error ratios below this say nothing more, and zero would divide
 #: Exponents (times the error order) of the error ratios of this step, the last and the one before it.
-CONTROLLERS = {"i": (1.0, 0.0, 0.0), "pi": (0.7, -0.4, 0.0), "pid": (0.6, -0.2, 0.0)}
+CONTROLLERS = {"i": (1.0, 0.0, 0.0), "pi": (0.85, -0.2, 0.0), "pid": (0.49, -0.34, 0.1)}
 
 
 class StepController:
     """``dt_next = dt prod_j (ratio_{n-j} / target)^(-beta_j / order)``, between a fifth and ten times ``dt``.
 
-    ``target = safety^order``: constant ratios settle there, whatever the controller.  A rejected step is answered by the
-    elementary controller, and the step after it does not grow.
+    ``target = safety^order``: constant ratios settle there, whatever the controller.  A rejected step is answered by
+    the elementary controller, and the step after it does not grow.
 
     Args:
-        name: ``"i"`` (elementary), ``"pi"`` or ``"pid"``.
+        name: ``"i"`` (elementary), ``"pi"`` (Gustafsson's, with the gains of Hairer's DOPRI5) or ``"pid"`` (Kennedy's).
         order: the power of ``dt`` in the error estimate of one step.
 
-    Source: Gustafsson 1991; Soederlind 2003, Digital filters in adaptive time-stepping.
+    Source: Gustafsson 1991; Hairer, Wanner 1996, IV.2; Kennedy, Carpenter, Lewis 2000, Low-storage, explicit
+    Runge-Kutta schemes for the compressible Navier-Stokes equations.
     """
 
     def __init__(self, name: str, order: int) -> None:

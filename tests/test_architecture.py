@@ -22,10 +22,13 @@ LAYERS = (
     ("stepmap", "flow"),
     ("network",),
     ("trainer", "task", "reduction", "assembly"),
-    ("module", "data", "callbacks"),
+    ("checkpoint", "module", "data", "callbacks"),
     ("composition", "run"),
     ("comparison", "plots", "metrics"),
-    ("cli", "demo", "testing"),
+    (
+        *("cli", "cli_console", "cli_help", "cli_lightning", "cli_plugins", "cli_policy", "cli_run", "cli_sources"),
+        *("cli_words", "demo", "testing"),
+    ),
     ("__main__",),
     ("__init__",),  # exports everything, lazily; nothing below imports from it
 )

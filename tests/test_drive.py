@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from problems import Driven, Rotation, batch
 
 from odeframe import Flow
 from odeframe.drive import ConstantDrive, SequenceDrive, as_drive, equal_breakpoints, piece_index
 from odeframe.errors import Incompatible, InvalidOption
 from odeframe.testing.controls import Work
+from problems import Driven, Rotation, batch
 
 FINE = {"name": "rk4", "steps": 120}
 TIGHT = {"name": "dopri5", "rtol": 1e-10, "atol": 1e-12}
@@ -96,7 +96,9 @@ def test_pieces_are_told_by_the_middle_of_an_interval():
     assert piece_index(t[:2], t[1:3], (0.0, 1.0), 10) == 1, "samples that have their own times share the piece"
     for pieces in (3, 7, 10, 49):
         ends = [0.0, *equal_breakpoints((0.0, 1.0), pieces), 1.0]
-        found = [piece_index(*torch.tensor(ends[k : k + 2], dtype=torch.float64), (0.0, 1.0), pieces) for k in range(pieces)]
+        found = [
+            piece_index(*torch.tensor(ends[k : k + 2], dtype=torch.float64), (0.0, 1.0), pieces) for k in range(pieces)
+        ]
         assert found == list(range(pieces)), "ends that carry round-off do not change the piece"
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from problems import Linear, batch
 from torch import nn
 
 import odeframe
@@ -17,6 +16,7 @@ from odeframe.dynamics import (
     takes_time,
 )
 from odeframe.errors import Incompatible, InvalidOption
+from problems import Linear, batch
 
 
 class OfState(nn.Module):

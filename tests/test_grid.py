@@ -61,7 +61,12 @@ def test_breakpoints_are_nodes_where_memory_may_restart():
 
 @pytest.mark.parametrize(
     ("pieces", "steps", "advice"),
-    [(4, 6, "use steps=4 or steps=8"), (4, 3, "use steps=4"), (3, 4, "use steps=3 or steps=6"), (7, 20, "14 or steps=21")],
+    [
+        (4, 6, "use steps=4 or steps=8"),
+        (4, 3, "use steps=4"),
+        (3, 4, "use steps=3 or steps=6"),
+        (7, 20, "14 or steps=21"),
+    ],
 )
 def test_a_straddled_breakpoint_names_the_nearest_legal_counts(pieces, steps, advice):
     points = [k / pieces for k in range(1, pieces)]
@@ -87,7 +92,7 @@ def test_gradients_of_times_reach_the_nodes():
     times = torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64, requires_grad=True)
     grid = make_grid(check_times(times), (), 4, None)
     assert [float(node.detach()) for node in grid.nodes] == pytest.approx([0.1, 0.3, 0.4, 0.5, 0.7, 0.9])
-    (gradient,) = torch.autograd.grad(grid.nodes[1], times)
+    (gradient,) = torch.autograd.grad(grid.nodes[1], times, retain_graph=True)
     assert gradient.tolist() == pytest.approx([0.75, 0.0, 0.25]), "equal steps stretch with both ends"
     (gradient,) = torch.autograd.grad(grid.spacing[1], times)
     assert gradient.tolist() == pytest.approx([-0.75, 1.0, -0.25])

@@ -46,7 +46,7 @@ class TestAB4(AdamsChecks):
 
 
 class TestLM(SolverConformance):
-    solver = {"name": "lm", "init": 0.3}  # noqa: RUF012
+    solver = {"name": "lm", "init": 0.3}
 
 
 def rotation(t, x):
@@ -130,7 +130,12 @@ class TestLMResNet:
 
     @pytest.mark.parametrize(
         ("options", "named"),
-        [({"delta": 0.0}, "delta"), ({"init": 0.96}, "init"), ({"init": (0.0, 1.0, 2.0)}, "init"), ({"start": "x"}, "start")],
+        [
+            ({"delta": 0.0}, "delta"),
+            ({"init": 0.96}, "init"),
+            ({"init": (0.0, 1.0, 2.0)}, "init"),
+            ({"start": "x"}, "start"),
+        ],
     )
     def test_options_are_checked(self, options, named):
         with pytest.raises(InvalidOption, match=named):
@@ -138,5 +143,7 @@ class TestLMResNet:
 
     def test_rest_starts_without_a_slope(self):
         x0 = torch.randn(2, 2)
-        end = odeframe.solve(lambda t, x: torch.ones_like(x), x0, (0.0, 0.1), "lm", steps=1, init=0.5, start="rest").final
+        end = odeframe.solve(
+            lambda t, x: torch.ones_like(x), x0, (0.0, 0.1), "lm", steps=1, init=0.5, start="rest"
+        ).final
         assert largest(end - x0 - 0.15) <= 1e-8  # h (1 + k) f; k is kept in float32 where that is the default

@@ -22,10 +22,16 @@ _HOMES = {
 }
 
 # Checks are bare asserts with a message: pytest's rewriting keeps them alive under ``python -O`` and shows their values.
-for _name in ("accuracy", "conformance", "contract", "stepwise", *(home.rpartition(".")[2] for home in _HOMES.values())):
+for _name in (
+    "accuracy",
+    "conformance",
+    "contract",
+    "stepwise",
+    *(home.rpartition(".")[2] for home in _HOMES.values()),
+):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
 
-__all__ = list(_HOMES)  # noqa: PLE0605
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

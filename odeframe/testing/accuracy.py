@@ -27,12 +27,14 @@ class SolverChecks(Conformance):
     Attributes:
         solver: a name, a mapping, a class or a function that takes options.
         order: the order to hold it against, where its class declares none.
+        dense_order: order of an adaptive scheme's interpolation between steps, where it is not ``order - 1``.
         device: where the states live.
     """
 
     kind = "solver"
     solver: ClassVar[Any] = None
     order: ClassVar[int | None] = None
+    dense_order: ClassVar[int | None] = None
     device: ClassVar[str] = "cpu"
 
     @classmethod
@@ -53,9 +55,15 @@ class SolverChecks(Conformance):
     def flow(self, dynamics: nn.Module, control: Any = "constant", **options: Any) -> Flow:
         """A flow of the dynamics by the solver, in evaluation: a stochastic scheme is its mean there."""
         words = {name: options.pop(name) for name in ("horizon", "quadratures") if name in options}
-        if self.is_adaptive() or not self.takes_steps():
+        if not self.takes_steps():
             options.pop("steps", None)
+        if self.is_adaptive() and "rtol" not in options:
+            options |= {"rtol": self.rtol(), "atol": self.rtol() / 10}
         return Flow(dynamics, control, self.make(**options), **words).to(self.device).eval()
+
+    def rtol(self) -> float:
+        """A relative tolerance that takes few steps: loose for schemes of low order."""
+        return 1e-4 if (self.claim() or 5) < 4 else 1e-6
 
     def counts(self) -> list[int]:
         """Numbers of steps in the asymptotic range, each twice the one before."""
@@ -137,6 +145,17 @@ class AccuracyChecks(SolverChecks):
         errors = [largest(self.flow(Liouville(), Ramp(), steps=n)(x0) - Liouville.exact(x0, s)) for n in self.counts()]
         self.expect_order(errors, self.claim() or 0, "read the control at each stage's own time, not once a step")
 
+    @concerns(lambda kit: isinstance(kit.part, StepSolver) and kit.claim() is not None)
+    def test_order_with_unequal_steps(self) -> None:
+        """Output times that cut every step in two keep the order."""
+        x0, errors = Liouville.start(device=self.device), []
+        for n in self.counts():
+            times = (0.0, *((k + 0.3) / n for k in range(n)), 1.0)
+            errors.append(largest(self.flow(Liouville(), steps=n).solve(x0, times).final - self.exact(1.0)))
+        self.expect_order(
+            errors, self.claim() or 0, "a multistep scheme needs the lengths of its past steps in its memory"
+        )
+
     @concerns(lambda kit: kit.claim() is not None)
     def test_exact_on_polynomials(self) -> None:
         """A scheme of order p solves ``x' = k t^(k-1)`` for ``k <= p`` to round-off."""
@@ -165,7 +184,7 @@ class AccuracyChecks(SolverChecks):
         """From the end to the start, steps are negative and the initial state comes back."""
         x0, flow = Liouville.start(device=self.device), self.flow(Liouville(), steps=64)
         back = flow.solve(flow(x0), (1.0, 0.0)).final
-        tolerance = 1e-4 if self.is_adaptive() else max(20 * 64.0 ** -(self.claim() or 1), 1e-10)
+        tolerance = 100 * self.rtol() if self.is_adaptive() else max(20 * 64.0 ** -(self.claim() or 1), 1e-10)
         assert largest(back - x0) <= tolerance, (
             f"solving to 1 and back to 0 misses the start by {largest(back - x0):.1e}: dt is negative on the way back; "
             "use it as it is, and abs(dt) nowhere but in comparisons"
@@ -188,33 +207,34 @@ class AccuracyChecks(SolverChecks):
         x0, flow = Liouville.start(device=self.device), self.flow(Liouville(), steps=16)
         times = (0.0, 0.03, 0.3, 0.59, 0.77, 1.0)
         states = flow.solve(x0, times).states
-        plain = max(largest(flow(x0) - self.exact(1.0)), 1e-8)
+        plain = [largest(flow.solve(x0, (0.0, t)).final - self.exact(t)) for t in (0.25, 0.5, 0.75, 1.0)]
         errors = [largest(state - self.exact(t)) for state, t in zip(states, times, strict=True)]
-        assert max(errors) <= 10 * plain, (
-            f"errors at {times} are {[f'{e:.1e}' for e in errors]}, at the end of a plain solve {plain:.1e}: steps of "
-            "unequal length, or the interpolation between steps, are wrong (a multistep scheme needs past lengths)"
+        assert max(errors) <= max((10 if self.is_adaptive() else 2) * max(plain), ROUND_OFF), (
+            f"errors at {times} are {[f'{e:.1e}' for e in errors]}, those of solves that end there up to {max(plain):.1e}: steps of "
+            "unequal length, or the interpolation between steps, are wrong"
         )
 
     @concerns(lambda kit: isinstance(kit.part, AdaptiveSolver))
     def test_order_of_attempts_and_of_dense_output(self) -> None:
-        """With steps of equal length the scheme has its order, and half a step is interpolated to at most one less."""
-        ends, middles = [], []
+        """With equal steps the end is of the claimed order, and one step's interpolation of its own (``dense_order``)."""
+        ends, inner = [], []
         for n in self.counts():
-            end, middle = march(self.make(), n, Liouville.start(device=self.device), self.exact)
+            end, between = march(self.make(), n, Liouville.start(device=self.device))
             ends.append(end)
-            middles.append(middle)
+            inner.append(between)
         order = self.claim() or 0
         self.expect_order(ends, order, "check the weights of the propagated solution")
-        slope = fitted_slope(self.counts(), middles)
-        assert slope >= order - 1.2, (
-            f"between steps the error falls with the slope {slope:.2f}, at their ends with {order}: check interpolate()"
+        slope, dense = fitted_slope(self.counts(), inner), self.dense_order or max(order - 1, 1)
+        assert slope >= dense + 0.5, (
+            f"within one step the interpolation's error falls with the slope {slope:.2f}, that of an interpolant of order "
+            f"{dense} with {dense + 1}: check interpolate(), or say which order it has: dense_order = ..."
         )
 
     @concerns(lambda kit: kit.is_adaptive())
     def test_error_falls_with_the_tolerance(self) -> None:
         """Tighter tolerances give smaller errors, of the size of the tolerance."""
         x0, errors = Liouville.start(device=self.device), []
-        for rtol in (1e-3, 1e-5, 1e-7, 1e-9):
+        for rtol in (1e3 * self.rtol(), 10 * self.rtol(), self.rtol() / 10):
             flow = self.flow(Liouville(), rtol=rtol, atol=rtol / 10)
             errors.append(largest(flow(x0) - self.exact(1.0)))
             assert errors[-1] <= 100 * rtol, (
@@ -228,7 +248,9 @@ class AccuracyChecks(SolverChecks):
         """A piecewise field costs at most 1.5 times what its smooth pieces cost, and loses no accuracy."""
         torch.manual_seed(5)
         x0 = Liouville.start(device=self.device)
-        flow = self.flow(Liouville(), {"name": "piecewise_constant", "pieces": PIECES}, rtol=1e-7, atol=1e-9)
+        flow = self.flow(
+            Liouville(), {"name": "piecewise_constant", "pieces": PIECES}, rtol=self.rtol() / 10, atol=self.rtol() / 100
+        )
         whole = flow.solve(x0)
         x, pieces = x0, 0
         for start, end in zip((0.0, *flow.control.breakpoints()), (*flow.control.breakpoints(), 1.0), strict=True):
@@ -236,25 +258,24 @@ class AccuracyChecks(SolverChecks):
             x, pieces = part.final, pieces + part.stats.nfe
         speeds = [float(v.detach()) for name, v in flow.named_parameters() if name.endswith("speed")]
         exact = Liouville.exact(x0, Liouville.elapsed(flow.control.breakpoints(), speeds, 1.0))
-        assert largest(whole.final - exact) <= 1e-5, "a step has crossed a breakpoint of the control"
+        assert largest(whole.final - exact) <= 10 * self.rtol(), "a step has crossed a breakpoint of the control"
         assert whole.stats.nfe <= 1.5 * pieces, (
             f"{whole.stats.nfe} evaluations where the pieces alone take {pieces}: end steps at field.breakpoints() and "
             "start anew there, with the law of the next interval"
         )
 
 
-def march(solver: Solver, count: int, x0: Tensor, exact: Any) -> tuple[float, float]:
-    """Errors of an adaptive scheme at the end and in the middle of steps, with ``count`` equal steps on (0, 1)."""
+def march(solver: Solver, count: int, x0: Tensor) -> tuple[float, float]:
+    """Errors of an adaptive scheme with ``count`` equal steps on (0, 1): at the end, and between the ends of one step."""
     assert isinstance(solver, AdaptiveSolver)
-    dynamics, x, dt, middle = Liouville().to(x0.device), x0, 1.0 / count, 0.0
+    dynamics, x, dt, between = Liouville().to(x0.device), x0, 1.0 / count, 0.0
     with torch.no_grad():
         law = FunctionField(dynamics).on(*torch.tensor([0.0, 1.0], dtype=torch.float64))
         memory = solver.init(law, law.t, x)
         for k in range(count):
             attempt = solver.attempt(law, torch.tensor(k * dt, dtype=torch.float64), dt, x, memory)
-            half = solver.interpolate(0.5, dt, x, attempt)
-            middle = max(middle, largest(half - exact((k + 0.5) * dt)))
+            for theta in (0.25, 0.5, 0.75):
+                s = Liouville.clock((k + theta) * dt) - Liouville.clock(k * dt)
+                between = max(between, largest(solver.interpolate(theta, dt, x, attempt) - Liouville.exact(x, s)))
             x, memory = attempt.x, attempt.memory
-    return largest(x - exact(1.0)), middle
-
-
+    return largest(x - Liouville.exact(x0, Liouville.clock(1.0))), between

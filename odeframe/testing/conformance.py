@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from odeframe.compatibility import WRAPPED, traits_of
 from odeframe.errors import InvalidOption
 from odeframe.registry import registered, word
 
@@ -67,7 +68,8 @@ class Conformance:
             option, _, value = condition.partition("=")
             if str(getattr(cls.part, option, None)) == value:
                 traits.update(added.get("traits", ()))
-        return traits
+        inner = getattr(cls.part, WRAPPED, None)
+        return traits if inner is None else traits | traits_of(cls.kind, inner)
 
     @concerns(lambda kit: hasattr(kit.part, "traits"))
     def test_traits_of_table_and_class_agree(self) -> None:

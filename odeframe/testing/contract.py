@@ -57,7 +57,7 @@ class ContractChecks(SolverChecks):
     def test_one_sample_as_in_a_larger_batch(self) -> None:
         """A batch of one is no special case."""
         x0, flow = Liouville.start(device=self.device), self.flow(Liouville(), steps=8)
-        tolerance = 1e-4 if self.is_adaptive() else 1e-12
+        tolerance = 100 * self.rtol() if self.is_adaptive() else 1e-12
         assert largest(flow(x0)[:1] - flow(x0[:1])) <= tolerance, "one sample alone is solved differently"
 
     def test_a_single_time_is_the_start(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -15,6 +17,7 @@ from odeframe.compatibility import compatible
 from odeframe.control import Control, ControlLaw
 from odeframe.errors import InvalidOption
 from odeframe.flow import Flow
+from odeframe.registry import word
 from odeframe.testing.accuracy import fitted_slope, largest
 from odeframe.testing.conformance import Conformance
 from odeframe.testing.problems import Coupled
@@ -94,10 +97,11 @@ class ControlConformance(Conformance):
             for start, end in ((a, middle), (middle, b), (b, a), (a, a + sliver), (b - sliver, b), (b, b - sliver)):
                 law = self.law(flow, start, end)
                 for time in (start, end):
-                    difference = largest(self.value(law, time, x) - self.value(whole, time, x))
+                    pairs = zip(self.slopes(flow, law, time, x), self.slopes(flow, whole, time, x), strict=True)
+                    difference = max(largest(one - other) for one, other in pairs)
                     assert difference <= 1e-12, (
-                        f"at t = {time:g} the law of [{start:g}, {end:g}] differs from that of [{a:g}, {b:g}] by "
-                        f"{difference:.1e}: choose the piece by the middle of the interval, not by a point; an end belongs to "
+                        f"at t = {time:g} value or gradient of the law of [{start:g}, {end:g}] differ from those of "
+                        f"[{a:g}, {b:g}] by {difference:.1e}: choose the piece by the middle of the interval, not by a point; an end belongs to "
                         "the pieces on both sides"
                     )
 
@@ -105,6 +109,14 @@ class ControlConformance(Conformance):
     def law(flow: Flow, start: float, end: float) -> ControlLaw:
         """The control on an interval."""
         return flow.control.on(*torch.tensor([start, end], dtype=torch.float64))
+
+    @staticmethod
+    def slopes(flow: Flow, law: ControlLaw, time: float, x: Tensor) -> list[Tensor]:
+        """The dynamics under the control at a time, and the gradient of their sum over all parameters."""
+        parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
+        value = law.call(0, "forward", torch.tensor(time, dtype=torch.float64), x)
+        made = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
+        return [value, *(torch.zeros(()) if grad is None else grad for grad in made)]
 
     @staticmethod
     def value(law: ControlLaw, time: float, x: Tensor) -> Tensor:
@@ -129,7 +141,9 @@ class ControlConformance(Conformance):
         expected, twin, other = flow(x0), copy.deepcopy(flow), self.flow(4)
         assert torch.equal(twin(x0), expected), "a deep copy computes something else: keep no references across modules"
         other.load_state_dict(flow.state_dict())
-        assert torch.equal(other(x0), expected), "the state dict is not all of the control: register buffers and parameters"
+        assert torch.equal(other(x0), expected), (
+            "the state dict is not all of the control: register buffers and parameters"
+        )
         with torch.no_grad():
             for parameter in twin.parameters():
                 parameter.add_(1.0)
@@ -152,20 +166,46 @@ class ControlConformance(Conformance):
         times = [0.01 + 0.98 * k / 50 for k in range(51)]
         before = [self.value(self.law(flow, t, t), t, x) for t in times]
         pieces, parameters = flow.control.pieces, sum(p.numel() for p in flow.parameters())
-        if type(flow.control).refine is Control.refine:
-            with pytest.raises(InvalidOption, match="no pieces to refine"):
-                flow.control.refine(2)
+        try:
+            flow.refine(2)
+        except InvalidOption as refusal:
+            assert "no pieces to refine" in str(refusal)
             return
-        flow.control.refine(2)
-        after = [self.value(self.law(flow, t, t), t, x) for t in times]
-        assert flow.control.pieces == 2 * pieces, f"refine(2) makes {pieces} pieces {flow.control.pieces}"
-        assert max(largest(a - b) for a, b in zip(after, before, strict=True)) <= 1e-12, "refine changed the function"
+        self.same(flow, x, times, before, "refine")
+        assert pieces == 1 or flow.control.pieces == 2 * pieces, (
+            f"refine(2) makes {pieces} pieces {flow.control.pieces}"
+        )
         assert sum(p.numel() for p in flow.parameters()) >= parameters
-        flow.solver.steps = 2 * STEPS
+        assert flow.solver.steps == 2 * STEPS, "the solver's steps do not follow the pieces"
         flow(x).sin().sum().backward()
         assert all(p.grad is not None for p in flow.parameters()), "a refined control has parameters without gradient"
+        if type(flow.control).coarsen is not Control.coarsen:
+            flow.coarsen(2)
+            self.same(flow, x, times, before, "coarsen")
+            assert (flow.control.pieces, flow.solver.steps) == (pieces, STEPS), "coarsen does not undo refine"
         with pytest.raises(InvalidOption):
             flow.control.refine(0)
+
+    def same(self, flow: Flow, x: Tensor, times: Sequence[float], before: Sequence[Tensor], what: str) -> None:
+        """The control has the values at the times that it had before."""
+        after = [self.value(self.law(flow, t, t), t, x) for t in times]
+        assert max(largest(a - b) for a, b in zip(after, before, strict=True)) <= 1e-12, f"{what} changed the function"
+
+    def test_jumps_cost_an_adaptive_solve_little(self) -> None:
+        """One solve takes at most 1.5 times the evaluations of solves of the smooth pieces."""
+        flow, x = self.flow(), self.start()
+        points = [0.0, *sorted(flow.control.breakpoints()), 1.0]
+        points = points if len(points) > 2 else [k / 4 for k in range(5)]  # a jump that is not told would show here
+        solver = word("solver", {"name": "dopri5", "rtol": 1e-6, "atol": 1e-8}).build()
+        whole, pieces = solver.solve(flow.field(), x, (0.0, 1.0)), 0
+        for start, end in itertools.pairwise(points):
+            solution = solver.solve(flow.field(), x, (start, end))
+            x, pieces = solution.final, pieces + solution.stats.nfe
+        assert largest(whole.final - x) <= 1e-5
+        assert whole.stats.nfe <= 1.5 * pieces, (
+            f"{whole.stats.nfe} evaluations in one solve, {pieces} piece by piece: a jump, or a kink, is missing in "
+            "breakpoints()"
+        )
 
     def test_cost_is_linear_in_depth(self) -> None:
         """Four times the steps, and pieces, cost about four times the work forwards and backwards, not sixteen."""

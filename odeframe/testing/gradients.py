@@ -142,7 +142,9 @@ class GradientConformance(Conformance):
             stats, forward = flow.stats, flow.stats.nfe
             calls = flow.dynamics.calls
             loss.backward()
-            assert flow.stats is stats and stats.nfe == forward, "the backward pass changed the count of the forward one"
+            assert flow.stats is stats and stats.nfe == forward, (
+                "the backward pass changed the count of the forward one"
+            )
             assert stats.nfe_backward > 0, "a backward pass costs something: count it in stats.nfe_backward"
             assert stats.nfe_backward >= flow.dynamics.calls - calls, (
                 f"{flow.dynamics.calls - calls} calls of the dynamics in the backward pass, nfe_backward = {stats.nfe_backward}"
@@ -161,7 +163,9 @@ class GradientConformance(Conformance):
         assert frozen.grad is None, "a frozen parameter got a gradient"
         for a, p in zip(together, flow.parameters(), strict=True):
             assert (a is None) == (p.grad is None)
-            assert a is None or largest(a - p.grad) <= 1e-12, "state of one solve is kept where the next one overwrites it"
+            assert a is None or largest(a - p.grad) <= 1e-12, (
+                "state of one solve is kept where the next one overwrites it"
+            )
         with torch.no_grad():
             assert not flow(one).requires_grad
 
@@ -170,7 +174,9 @@ class GradientConformance(Conformance):
         for inside in (True, False):
             seen: list[bool] = []
             flow = self.flow(self.solvers[0]).float()
-            hook = flow.dynamics.register_forward_pre_hook(lambda m, a, s=seen: s.append(torch.is_autocast_enabled("cpu")))
+            hook = flow.dynamics.register_forward_pre_hook(
+                lambda m, a, s=seen: s.append(torch.is_autocast_enabled("cpu"))
+            )
             with torch.autocast("cpu", torch.bfloat16, enabled=inside):
                 loss = flow(self.start().detach().float()).sum()
             with torch.autocast("cpu", torch.bfloat16, enabled=not inside):
@@ -222,7 +228,9 @@ class GradientConformance(Conformance):
         try:
             Flow(gradient=self.make(), **words)
         except Incompatible as error:
-            assert trait in str(error) and "fits" in str(error), f"the refusal does not say why, or what would fit: {error}"
+            assert trait in str(error) and "fits" in str(error), (
+                f"the refusal does not say why, or what would fit: {error}"
+            )
             return True
         return False
 
@@ -248,7 +256,9 @@ class GradientConformance(Conformance):
         try:
             (first,) = torch.autograd.grad(flow(x0).sin().sum(), x0, create_graph=True)
         except Incompatible as error:
-            assert "twice" in str(error), f"the refusal does not say that the gradient cannot be differentiated twice: {error}"
+            assert "twice" in str(error), (
+                f"the refusal does not say that the gradient cannot be differentiated twice: {error}"
+            )
             return
         (second,) = torch.autograd.grad(first.square().sum(), x0)
         self.compare_second(flow, x0, second)
@@ -277,5 +287,3 @@ class NoisyEuler(StepSolver):
         """One step; its mean where there is no noise."""
         scale = 1 if field.noise is None else 1 + 0.5 * field.noise.normal(x, tuple(x.shape[1:]))
         return x + dt * scale * field(t, x), ()
-
-

@@ -18,7 +18,7 @@ from odeframe.solver import ReversibleSolver, StepSolver
 from odeframe.stepmap import State, StepMap
 from odeframe.testing.accuracy import SolverChecks, largest
 from odeframe.testing.conformance import concerns
-from odeframe.testing.problems import Coupled, Liouville
+from odeframe.testing.problems import Coupled
 
 MARGIN = 1e-9
 STEPS = 4
@@ -112,15 +112,19 @@ class StepChecks(SolverChecks):
         """Numbers of steps and step lengths that cannot be are refused."""
         for options in ({"steps": 0}, {"dt": 0.0}, {"dt": -0.1}, {"steps": 3, "dt": 0.1}):
             with pytest.raises(InvalidOption):
-                type(self.part)(**options)
+                self.make(**options)
 
     @concerns(lambda kit: "stochastic" in kit.part.traits)
     def test_noise_is_replayed(self) -> None:
         """One seed gives one result, another seed another, and evaluation none of it."""
         flow, x0, noise = self.network()
         first = flow(x0, noise=noise)
-        assert torch.equal(first, flow(x0, noise=noise)), "the same noise gave another result: draw from law.noise alone"
-        assert largest(first - flow(x0, noise=Noise(8))) > 1e-6, "another seed changed nothing: the scheme is not stochastic"
+        assert torch.equal(first, flow(x0, noise=noise)), (
+            "the same noise gave another result: draw from law.noise alone"
+        )
+        assert largest(first - flow(x0, noise=Noise(8))) > 1e-6, (
+            "another seed changed nothing: the scheme is not stochastic"
+        )
         assert torch.equal(flow(x0), flow(x0)), "in evaluation, where law.noise is None, the scheme is its mean"
         flow.train()
         assert largest(flow(x0) - flow(x0)) > 1e-6, "in training every solve draws anew"
@@ -152,7 +156,9 @@ class StepChecks(SolverChecks):
         flow, x0, noise = self.network()
         flow(x0, noise=noise).square().sum().backward()
         names = [name for name, _ in flow.named_parameters() if ".solver." in name]
-        assert len(names) == STEPS * len(list(self.part.parameters())), f"of the scheme's coefficients there are {names}"
+        assert len(names) == STEPS * len(list(self.part.parameters())), (
+            f"of the scheme's coefficients there are {names}"
+        )
         idle = [name for name, parameter in flow.named_parameters() if parameter.grad is None]
         assert not idle, f"{idle} have no gradient: a coefficient was read as a number, or in __init__"
 
@@ -163,7 +169,9 @@ class StepChecks(SolverChecks):
         solution = flow.solve(x0, noise=noise)
         trail = forward(flow.steps(noise=noise), (x0,))
         x, spent = trail[-1]
-        assert largest(x - solution.final) <= 1e-12, "what a step needs must come in as memory and law, not as an attribute"
+        assert largest(x - solution.final) <= 1e-12, (
+            "what a step needs must come in as memory and law, not as an attribute"
+        )
         assert largest(spent - flow.running_cost(solution)) <= 1e-12, "the steps' running cost is not the solve's"
 
     @concerns(lambda kit: isinstance(kit.part, StepSolver))
@@ -174,11 +182,17 @@ class StepChecks(SolverChecks):
         expected = torch.autograd.grad(objective(flow, x0, noise), list(flow.parameters()))
         costates, gradients = pontryagin(maps, (x0,))
         trail = forward(maps, (x0.requires_grad_(True),))
-        pairs = [both for point, costate in zip(trail[:-1], costates, strict=True) for both in zip(point, costate, strict=True)]
+        pairs = [
+            both
+            for point, costate in zip(trail[:-1], costates, strict=True)
+            for both in zip(point, costate, strict=True)
+        ]
         pairs = [(z, p) for z, p in pairs if z.requires_grad]
         slopes = torch.autograd.grad(terminal(trail[-1]), [z for z, _ in pairs], allow_unused=True)
         for (_, p), slope in zip(pairs, slopes, strict=True):
-            assert largest(p if slope is None else p + slope) <= 1e-10, "a costate is not minus the gradient of its state"
+            assert largest(p if slope is None else p + slope) <= 1e-10, (
+                "a costate is not minus the gradient of its state"
+            )
         for parameter, gradient in zip(flow.parameters(), expected, strict=True):
             assert largest(gradients[id(parameter)] + gradient) <= 1e-10, "dH/du, summed over the steps, is not -dJ/du"
 
@@ -204,7 +218,9 @@ def forward(maps: Sequence[StepMap], z: State) -> list[State]:
     """All states ``z_0 ... z_N``, on one graph."""
     trail = [z]
     for step in maps:
-        trail.append(tuple(v.clone() for v in step(trail[-1])))  # what passes through is one tensor, and a state of each
+        trail.append(
+            tuple(v.clone() for v in step(trail[-1]))
+        )  # what passes through is one tensor, and a state of each
     return trail
 
 

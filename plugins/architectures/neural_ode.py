@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from torch import nn
+
 from odeframe import Architecture, InvalidOption, Network
 from odeframe.flow import Choice
 from odeframe.network import Parts
@@ -17,7 +19,9 @@ class NeuralODE(Architecture):
     Args:
         width: channels or features of the state.
         horizon: length of the interval.
-        downsample: for images, whether the stem halves the resolution.
+        downsample: for images, whether a second convolution before the flow halves the resolution.
+        pool: for images, the head averages the last state over ``pool`` by ``pool`` parts of it, so that it knows
+            roughly where something is.
 
     Source: Chen et al. 2018, Neural Ordinary Differential Equations.
     """
@@ -28,28 +32,27 @@ class NeuralODE(Architecture):
         "trainer": "gradient",
     }
 
-    def __init__(self, width: int = 32, horizon: float = 1.0, downsample: bool = True) -> None:
-        if width < 1:
-            raise InvalidOption(f"architecture 'neural_ode': option width: got {width}, expected at least 1")
+    def __init__(self, width: int = 32, horizon: float = 1.0, downsample: bool = True, pool: int = 2) -> None:
+        for option, value in (("width", width), ("pool", pool)):
+            if value < 1:
+                raise InvalidOption(f"architecture 'neural_ode': option {option}: got {value}, expected at least 1")
         if not 0 < horizon < float("inf"):
             raise InvalidOption(f"architecture 'neural_ode': option horizon: got {horizon}, expected > 0")
-        self.width, self.horizon, self.downsample = width, horizon, downsample
+        self.width, self.horizon, self.downsample, self.pool = width, horizon, downsample, pool
 
     def default(self, kind: str, spec: NetworkSpec) -> Choice:
-        """A block that sees the time, with a smooth activation where it has no norm."""
+        """A block that sees the time, with a smooth activation: an adaptive solver pays for every kink."""
         if kind == "dynamics":
             if stages.is_image(spec):
-                return {"name": "conv", "time": True}
+                return {"name": "conv", "activation": "silu", "time": True}
             return {"name": "mlp", "activation": "tanh", "time": True}
         return super().default(kind, spec)
 
     def assemble(self, spec: NetworkSpec, parts: Parts) -> Network:
         """Stem, one flow, head."""
-        stem = stages.stem(spec, self.width, stride=2 if self.downsample and stages.is_image(spec) else 1)
-        return Network(
-            {
-                "stem": stem,
-                "flow": parts.flow((0.0, self.horizon), width=self.width),
-                "head": stages.head(spec, self.width, normed=True),
-            }
-        )
+        modules: dict[str, nn.Module] = {"stem": stages.stem(spec, self.width)}
+        if self.downsample and stages.is_image(spec):
+            modules["transition"] = stages.transition(spec, self.width, self.width, normed=True)
+        modules["flow"] = parts.flow((0.0, self.horizon), width=self.width)
+        modules["head"] = stages.head(spec, self.width, normed=True, pool=self.pool)
+        return Network(modules)

@@ -63,11 +63,10 @@ def group_count(width: int) -> int:
     return max(g for g in range(1, width // min(width, 8) + 1) if width % g == 0)
 
 
-def head(spec: NetworkSpec, width: int, normed: bool) -> nn.Module:
-    """From the last state to the output: pooled over the image, then linear."""
-    linear = nn.Linear(width, size(spec.output_shape))
-    if is_image(spec):
-        return nn.Sequential(
-            *readout_layers(width, normed), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear, Reshape(spec.output_shape)
-        )
-    return nn.Sequential(linear, Reshape(spec.output_shape))
+def head(spec: NetworkSpec, width: int, normed: bool, pool: int = 1) -> nn.Module:
+    """From the last state to the output: an image averaged over ``pool`` by ``pool`` parts of it, then linear."""
+    outputs, reshape = size(spec.output_shape), Reshape(spec.output_shape)
+    if not is_image(spec):
+        return nn.Sequential(nn.Linear(width, outputs), reshape)
+    pooled = [nn.AdaptiveAvgPool2d(pool), nn.Flatten(), nn.Linear(pool * pool * width, outputs)]
+    return nn.Sequential(*readout_layers(width, normed), *pooled, reshape)

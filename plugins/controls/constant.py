@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from odeframe import Control
@@ -13,6 +15,9 @@ class Constant(Control):
 
     Source: Chen et al. 2018, Neural Ordinary Differential Equations.
     """
+
+    traits: ClassVar[tuple[str, ...]] = ("open_loop", "tied")
+    nodal: ClassVar[bool] = True  # its parameters are values of theta: bounds on them are bounds on it
 
     def build(self, block: Block, steps: int | None) -> None:
         """Takes the block as it is."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from odeframe import Control, InvalidOption
@@ -24,6 +25,9 @@ class PiecewiseConstant(Control):
 
     Source: E 2017, A Proposal on Machine Learning via Dynamical Systems; Haber, Ruthotto 2017.
     """
+
+    traits: ClassVar[tuple[str, ...]] = ("open_loop", "piecewise")
+    nodal: ClassVar[bool] = True  # its parameters are values of theta: bounds on them are bounds on it
 
     def __init__(self, pieces: int | None = None, init: Literal["reset", "copy"] = "reset") -> None:
         super().__init__()
@@ -70,3 +74,17 @@ class PiecewiseConstant(Control):
         self.blocks = nn.ModuleList(
             twin for block in self.blocks for twin in (block, *(copy.deepcopy(block) for _ in range(factor - 1)))
         )
+
+    def coarsen(self, factor: int) -> None:
+        """Joins ``factor`` neighbours each: their mean, with the buffers of the first."""
+        if factor < 1 or self.pieces % factor:
+            raise InvalidOption(
+                f"control 'piecewise_constant': coarsen: got factor {factor}, expected a divisor of {self.pieces} pieces"
+            )
+        kept = [self.blocks[i] for i in range(0, self.pieces, factor)]
+        with torch.no_grad():
+            for i, block in enumerate(kept):
+                joined = [dict(self.blocks[i * factor + k].named_parameters()) for k in range(factor)]
+                for name, parameter in block.named_parameters():
+                    parameter.copy_(torch.stack([values[name] for values in joined]).mean(0))
+        self.blocks = nn.ModuleList(kept)

@@ -1,4 +1,4 @@
-"""What a solve depends on: the tensors whose gradient a custom backward pass returns, and the circumstances it restores."""
+"""What a solve depends on: the tensors whose gradients a backward pass of one's own returns, autocast, randomness."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def check_dependence(outputs: Sequence[Tensor], known: Sequence[Tensor], gradien
         variable = getattr(node, "variable", None)
         if variable is not None and id(variable) not in seen_tensors:
             raise Incompatible(
-                f"gradient {gradient!r}: the field depends on a tensor of shape {tuple(variable.shape)} that is neither "
-                "a parameter of the dynamics nor part of the drive, so its gradient would be lost; register it as an "
-                "nn.Parameter, pass it as drive=..., or write gradient='backprop'"
+                f"gradient {gradient!r}: the field depends on a tensor of shape {tuple(variable.shape)} that is "
+                "neither a parameter of the dynamics nor part of the drive, so its gradient would be lost; register "
+                "it as an nn.Parameter, pass it as drive=..., or write gradient='backprop'"
             )
         stack.extend(following for following, _ in node.next_functions)
 
@@ -66,3 +66,14 @@ def autocast_state(device: str) -> Callable[[], AbstractContextManager[Any]]:
     """The autocast state of this moment, to be entered again."""
     enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     return lambda: torch.autocast(device, dtype, enabled)
+
+
+def random_state(device: torch.device) -> tuple[Tensor, ...]:
+    """The state of torch's generators on the host and on the device."""
+    host = torch.get_rng_state()
+    return (host, torch.cuda.get_rng_state(device)) if device.type == "cuda" else (host,)
+
+
+def same_random(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
+    """Whether nobody drew in between."""
+    return all(torch.equal(v, w) for v, w in zip(a, b, strict=True))

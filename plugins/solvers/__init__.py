@@ -4,7 +4,11 @@ from odeframe import Part
 
 TORCHDIFFEQ_ADAPTIVE = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun", "scipy_solver")
 
-PER_SAMPLE = {"per_sample=True": {"needs": ("dynamics:!mean_field", "dynamics:!batch_norm")}}
+ALONE = ("dynamics:!mean_field", "dynamics:!batch_norm", "control:!mean_field")  # one sample without the others
+PER_SAMPLE_NEEDS = (*ALONE, "control:!time_varying")  # each at its own time, and weights are one set for all
+PER_SAMPLE = {"per_sample=True": {"traits": ("per_sample",), "needs": PER_SAMPLE_NEEDS}}
+
+IMPLICIT_NEEDS = (*ALONE, "dynamics:!dropout")
 
 PARTS = {
     "euler": Part(
@@ -89,6 +93,48 @@ PARTS = {
         summary="Dormand-Prince 8(5,3), adaptive steps, dense output of order 7",
         source="Hairer, Norsett, Wanner 1993, II.5",
         when=PER_SAMPLE,
+    ),
+    "implicit_euler": Part(
+        "odeframe_plugins.solvers.implicit:ImplicitEuler",
+        traits=("step", "implicit"),
+        needs=IMPLICIT_NEEDS,
+        summary="backward Euler, order 1, L-stable: damps whatever is stiff",
+        source="Hairer, Wanner 1996, IV.3",
+    ),
+    "trapezoid": Part(
+        "odeframe_plugins.solvers.implicit:Trapezoid",
+        traits=("step", "implicit", "reversible"),
+        needs=IMPLICIT_NEEDS,
+        summary="the implicit trapezoidal rule (Crank-Nicolson), order 2, A-stable, symmetric",
+        source="Hairer, Wanner 1996, IV.3",
+    ),
+    "implicit_midpoint": Part(
+        "odeframe_plugins.solvers.implicit:ImplicitMidpoint",
+        traits=("step", "implicit", "symplectic", "reversible"),
+        needs=IMPLICIT_NEEDS,
+        summary="the implicit midpoint rule, order 2, A-stable, symplectic, symmetric",
+        source="Hairer, Lubich, Wanner 2006, VI.4",
+    ),
+    "sdirk4": Part(
+        "odeframe_plugins.solvers.sdirk:SDIRK4",
+        traits=("adaptive", "implicit"),
+        needs=IMPLICIT_NEEDS,
+        summary="SDIRK 4(3), L-stable, for stiff problems at loose tolerances",
+        source="Hairer, Wanner 1996, IV.6",
+    ),
+    "esdirk4": Part(
+        "odeframe_plugins.solvers.sdirk:ESDIRK4",
+        traits=("adaptive", "implicit"),
+        needs=IMPLICIT_NEEDS,
+        summary="ESDIRK 4(3) of stage order 2, L-stable, for very stiff problems at loose tolerances",
+        source="Kennedy, Carpenter 2003",
+    ),
+    "radau": Part(
+        "odeframe_plugins.solvers.radau:Radau",
+        traits=("adaptive", "implicit"),
+        needs=IMPLICIT_NEEDS,
+        summary="Radau IIA of order 5, L-stable: the first choice for stiff problems",
+        source="Hairer, Wanner 1996, IV.8",
     ),
     "torchdiffeq": Part(
         "odeframe_plugins.solvers.torchdiffeq:Torchdiffeq",
@@ -193,7 +239,7 @@ PARTS = {
     "torchode": Part(
         "odeframe_plugins.solvers.torchode:Torchode",
         traits=("adaptive", "per_sample"),
-        needs=("dynamics:!mean_field", "dynamics:!batch_norm"),
+        needs=PER_SAMPLE_NEEDS,
         summary="torchode's dopri5, tsit5 and heun: steps of each sample's own",
         source="Lienen, Guennemann 2022, torchode",
         requires=("torchode",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from odeframe_plugins.solvers.tableau import Tableau, difference, rational_rows, rationals, triangle
+from odeframe_plugins.solvers.tableau import Tableau, difference, rationals, triangle
 
 #: Hairer, Norsett, Wanner 1993, II.5 and II.10: twelve stages of order 8, with two estimates of the error.
 DOP853 = Tableau(
@@ -41,7 +41,8 @@ _THIRD = rationals("""
 """)
 THIRD_ERROR = difference(DOP853.b, _THIRD)
 
-#: Three more stages of the dense output: rows of ``a`` over the twelve stages, the slope at the new state and those before.
+#: Three more stages of the dense output: rows of ``a`` over the twelve stages, the slope at the new state, and the
+#: extra ones before.
 EXTRA = tuple(
     rationals(row)
     for row in (

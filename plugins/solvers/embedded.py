@@ -27,11 +27,13 @@ class EmbeddedRungeKutta(AdaptiveSolver):
         dense: coefficients of theta, theta^2, ... in the weights ``b_i(theta)`` of the dense output, a row a stage, the
             last for the slope at the new state.
         dense_order: its order, which is that of the state between steps.
+        error_power: the power of ``dt`` in the error that is controlled, where it is not that of ``b - b_hat``.
     """
 
     tableau: ClassVar[Tableau]
     dense: ClassVar[tuple[tuple[Number, ...], ...]]
     dense_order: ClassVar[int]
+    error_power: ClassVar[int | None] = None
     per_sample_steps: ClassVar[bool] = True
 
     _stages: ClassVar[Stages]
@@ -44,7 +46,7 @@ class EmbeddedRungeKutta(AdaptiveSolver):
         tableau, name = cls.tableau, cls.__name__
         if tableau.b_error is None:
             raise TypeError(f"{name}: an embedded pair needs error weights")
-        cls.order, cls.error_order = tableau.order, tableau.b_error_order + 1
+        cls.order, cls.error_order = tableau.order, cls.error_power or tableau.b_error_order + 1
         cls.stability_limit = tableau.stability_limit
         cls._stages, cls._error = Stages(tableau), sparse(tableau.b_error)
         count = tableau.stages
@@ -68,7 +70,7 @@ class EmbeddedRungeKutta(AdaptiveSolver):
         stages = self._stages(field, t, dt, x, first=memory[0])
         new = combine(x, dt, self._stages.weights, stages)
         stages.append(field(t + dt, new))
-        return self.estimated(Attempt(new, new, (stages[-1],), stages), dt)
+        return self.estimated(Attempt(new, new, (stages[-1],), stages, law=field, t=t), dt)
 
     def estimated(self, attempt: Attempt, dt: Any) -> Attempt:
         """The attempt with its error estimate ``h sum_i (b_i - b_hat_i) k_i``."""
@@ -153,12 +155,14 @@ class Dopri8(EmbeddedRungeKutta):
 class Dop853(EmbeddedRungeKutta):
     """Dormand-Prince 8(5,3), for tight tolerances; dense output of order 7, for three evaluations a step that has any.
 
-    The error is ``e5^2 / sqrt(e5^2 + e3^2 / 100)`` of the estimates of orders 5 and 3 over their tolerances.
+    The error is ``e5^2 / sqrt(e5^2 + e3^2 / 100)`` of the estimates of orders 5 and 3 over their tolerances,
+    which is of the power ``h^8``.
 
     Source: Hairer, Norsett, Wanner 1993, II.5 (error), II.6 (dense output), and their code DOP853.
     """
 
-    tableau, dense_order = dop853.DOP853, 7
+    tableau, dense_order, error_power = dop853.DOP853, 7, 8
+    default_controller = "i"  # as in the authors' code; the estimate of power h^8 is steady
     _third = sparse(dop853.THIRD_ERROR)
     _extra = tuple((sum(map(float, row)), sparse(row)) for row in dop853.EXTRA)
     _rows = tuple(map(sparse, dop853.DENSE))

@@ -134,4 +134,4 @@ class RungeKutta(ExplicitRungeKutta):
                 f"{suggestion(method, METHODS)}"
             )
         self.method, self._stages = method, Stages(METHODS[method])
-        self.order = METHODS[method].order  # type: ignore[misc]
+        self.order = METHODS[method].order

@@ -80,15 +80,19 @@ class HyperEuler(StepSolver):
         return x + dt * f + dt**2 * self.correction(t, x, f), ()
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """What one step is fitted to: where it starts, and the residual there, ``(batch, width, *)`` each."""
+@dataclass
+class _Samples:
+    """What one net is fitted to: where steps start, and the residuals there."""
 
     net: HyperEuler
-    t: Tensor
-    x: Tensor
-    f: Tensor
-    residual: Tensor
+    t: list[Tensor]  # (batch,), a step each; the others (batch, width, *)
+    x: list[Tensor]
+    f: list[Tensor]
+    residual: list[Tensor]
+
+    def joined(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All steps as one batch."""
+        return torch.cat(self.t), torch.cat(self.x), torch.cat(self.f), torch.cat(self.residual)
 
 
 def fit_hypersolver(
@@ -118,43 +122,46 @@ def fit_hypersolver(
 
     Raises:
         Incompatible: the solver is another one, or its coefficients are computed by the control.
+        InvalidOption: ``x0`` is empty.
     """
     exact = word("solver", {"name": "dopri5", "rtol": 1e-8} if fine is None else fine).build()
     samples = _residuals(flow, check_state(x0), exact, as_drive(drive))
-    scale = torch.stack([s.residual.square().mean() for s in samples]).mean()
-    if not bool(scale > 0):
+    batches = [(group.net, *group.joined()) for group in samples]
+    scale = sum(float(residual.square().sum()) for *_, residual in batches)
+    if not scale > 0:
         return 0.0  # Euler's method is exact here
-    nets = {id(s.net): s.net for s in samples}
-    parameters = [p for net in nets.values() for p in net.parameters() if p.requires_grad]
+    parameters = [p for group in samples for p in group.net.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, iterations))
 
     def loss() -> Tensor:
-        return torch.stack([(s.net.correction(s.t, s.x, s.f) - s.residual).square().mean() for s in samples]).mean()
+        errors = [(net.correction(t, x, f) - residual).square().sum() for net, t, x, f, residual in batches]
+        return torch.stack(errors).sum() / scale
 
     with torch.enable_grad():
         for _ in range(iterations):
-            error = loss() / scale
-            gradients = torch.autograd.grad(error, parameters)
+            gradients = torch.autograd.grad(loss(), parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
             optimiser.step()
             schedule.step()
     optimiser.zero_grad()
     with torch.no_grad():
-        return float((loss() / scale).sqrt())
+        return float(loss().sqrt())
 
 
 @torch.no_grad()
-def _residuals(flow: Flow, x0: Tensor, fine: Solver, drive: Drive | None) -> list[_Sample]:
-    """The residual of every step of the flow's grid along the fine solution."""
+def _residuals(flow: Flow, x0: Tensor, fine: Solver, drive: Drive | None) -> list[_Samples]:
+    """The residual of every step of the flow's grid along the fine solution, by the net that the step uses."""
     if not isinstance(flow.solver, HyperEuler):
         raise Incompatible(
             f"fit_hypersolver: the flow's solver is {type(flow.solver).__name__}, expected hyper_euler; write "
             "Flow(..., solver={'name': 'hyper_euler', 'width': ...})"
         )
-    field, times, x, samples = flow.field(drive), flow.times(None), x0, []
-    grid = flow.solver.grid(field, times)
+    if x0.numel() == 0:
+        raise InvalidOption(f"fit_hypersolver: x0 has the shape {tuple(x0.shape)}, expected samples to fit to")
+    field, x = flow.field(drive), x0
+    grid, samples = flow.solver.grid(field, flow.times(None)), dict[int, _Samples]()
     for k, (t, t_next) in enumerate(itertools.pairwise(grid.nodes)):
         law = field.on(t, t_next, step=k)
         net = law.stepper(flow.solver)
@@ -165,6 +172,10 @@ def _residuals(flow: Flow, x0: Tensor, fine: Solver, drive: Drive | None) -> lis
             )
         h, f = float(grid.spacing[k]), law(t, x)
         end = fine.solve(FunctionField(law), x, torch.stack([t, t_next])).final
-        samples.append(_Sample(net, t, x, f, (end - x - h * f) / h**2))
+        group = samples.setdefault(id(net), _Samples(net, [], [], [], []))
+        group.t.append(t.to(x.device).expand(x.shape[0]))
+        group.x.append(x)
+        group.f.append(f)
+        group.residual.append((end - x - h * f) / h**2)
         x = end
-    return samples
+    return list(samples.values())

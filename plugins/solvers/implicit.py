@@ -10,7 +10,7 @@ from torch import Tensor
 from odeframe import InvalidOption, Law, ReversibleSolver, SolveFailed, Status, StepSolver
 from odeframe.field import per_sample
 from odeframe.quadrature import columns
-from odeframe.solver import Memory, OnFailure, worst_sample
+from odeframe.solver import Memory, OnFailure
 from odeframe_plugins.solvers.implicit_function import check_state, solve_stages
 from odeframe_plugins.solvers.newton import Kind, corrector_for, iterate, resolve
 from odeframe_plugins.solvers.stages import Coupling, StageSystem
@@ -70,13 +70,10 @@ class ImplicitStep(StepSolver):
         z, outcome = solve_stages(
             system, lambda: iterate(corrector, start, size, tolerance, self.max_newton, patient=True), kind
         )
-        if not bool(outcome.converged.all()):
-            wrong = worst_sample((~outcome.converged).to(base.dtype))
-            moment = t if t.dim() == 0 else t[wrong or 0]
-            length = dt if not torch.is_tensor(dt) or dt.dim() == 0 else dt[wrong or 0]
-            raise SolveFailed(
-                status=Status.NEWTON_FAILED, t=float(moment), dt=float(length), worst_sample=wrong, nfe=None
-            )
+        if not outcome.converged.all():
+            wrong = int((~outcome.converged).argmax())
+            moment, length = (float(torch.as_tensor(v).detach().expand(base.shape[0])[wrong]) for v in (t, dt))
+            raise SolveFailed(status=Status.NEWTON_FAILED, t=moment, dt=length, worst_sample=wrong)
         return z[:, 0]
 
 

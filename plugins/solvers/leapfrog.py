@@ -14,11 +14,11 @@ from odeframe.solver import Memory
 class Leapfrog(ReversibleSolver):
     """``x'' = f(t, x)``, ``x'(t_0) = 0``, by ``x_{n+1} = 2 x_n - x_{n-1} + h^2 f(t_n, x_n)``; order 2, reversible.
 
-    What the dynamics return is read as a force (``SecondOrderDynamics``), so the same block makes a parabolic network
-    with ``euler`` and a hyperbolic one with ``leapfrog``.  The first step is ``x_1 = x_0 + h^2 f(t_0, x_0) / 2``, which keeps order 2
-    (``x_{-1} = x_0`` would lose it).  The memory is the velocity at the half step, ``(batch, *state)``:
-    ``v_{n+1/2} = v_{n-1/2} + h f(t_n, x_n)``, ``x_{n+1} = x_n + h v_{n+1/2}``.  Running costs see the force in the
-    place of ``dx/dt``.
+    What the dynamics return is read as a force (``SecondOrderDynamics``): the same block makes a parabolic network with
+    ``euler`` and a hyperbolic one with ``leapfrog``.  The first step is ``x_1 = x_0 + h^2 f(t_0, x_0) / 2``, which
+    keeps order 2 (``x_{-1} = x_0`` would lose it).  The memory is the velocity at the half step, ``(batch, *state)``:
+    ``v_{n+1/2} = v_{n-1/2} + h f(t_n, x_n)``, ``x_{n+1} = x_n + h v_{n+1/2}``; it is carried across jumps of the
+    control, and the order holds within pieces.  Running costs see the force in the place of ``dx/dt``.
 
     On ``x'' = -omega^2 x`` stable for ``h omega < 2``; a force with eigenvalues off the negative real axis grows.
 

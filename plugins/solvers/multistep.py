@@ -79,19 +79,19 @@ def adams_weights(dt: Any, spans: Sequence[Tensor]) -> list[Any]:
 
 
 class AB2(AdamsBashforth):
-    """Adams-Bashforth of order 2, ``x_{n+1} = x_n + h/2 (3 f_n - f_{n-1})`` on equal steps, started by Heun's method."""
+    """Order 2, on equal steps ``x_{n+1} = x_n + h/2 (3 f_n - f_{n-1})``, started by Heun's method."""
 
     starter = Tableau(rational_rows("1"), rationals("1/2 1/2"), order=2)
 
 
 class AB3(AdamsBashforth):
-    """Adams-Bashforth of order 3, ``x_n + h/12 (23 f_n - 16 f_{n-1} + 5 f_{n-2})``, started by Kutta's third-order rule."""
+    """Order 3, on equal steps ``x_n + h/12 (23 f_n - 16 f_{n-1} + 5 f_{n-2})``, started by Kutta's rule of order 3."""
 
     starter = Tableau(rational_rows("1/2\n -1 2"), rationals("1/6 2/3 1/6"), order=3)
 
 
 class AB4(AdamsBashforth):
-    """Adams-Bashforth of order 4, ``x_n + h/24 (55 f_n - 59 f_{n-1} + 37 f_{n-2} - 9 f_{n-3})``, started by ``rk4``."""
+    """Order 4, on equal steps ``x_n + h/24 (55 f_n - 59 f_{n-1} + 37 f_{n-2} - 9 f_{n-3})``, started by ``rk4``."""
 
     starter = Tableau(rational_rows("1/2\n 0 1/2\n 0 0 1"), rationals("1/6 1/3 1/3 1/6"), order=4)
 
@@ -99,7 +99,7 @@ class AB4(AdamsBashforth):
 class LM(StepSolver):
     """LM-ResNet: ``d_{n+1} = -k_n d_n + h (1 + k_n) f_n``, ``x_{n+1} = x_n + d_{n+1}``, with a trainable ``k``.
 
-    ``d_n = x_n - x_{n-1}``, so this is the linear two-step method ``x_{n+1} = (1 - k) x_n + k x_{n-1} + h (1 + k) f_n``:
+    ``d_n = x_n - x_{n-1}``: the linear two-step method ``x_{n+1} = (1 - k) x_n + k x_{n-1} + h (1 + k) f_n``, of
     order 1, and 2 in the limit ``k = 1``, where it is the midpoint rule.  Its roots on ``x' = 0`` are 1 and ``-k``:
     ``k = (1 - delta) tanh(raw)`` keeps every trained ``k`` within stability.  ``raw`` is a parameter of the solver, so
     a piecewise control has one a piece.
@@ -136,7 +136,8 @@ class LM(StepSolver):
         ends = (init, init) if isinstance(init, int | float) else tuple(init)
         if len(ends) != 2 or not all(abs(end) < 1 - delta for end in ends):
             raise InvalidOption(
-                f"solver 'lm': option init: got {init!r}, expected one k, or two ends, with |k| < 1 - delta = {1 - delta:g}"
+                f"solver 'lm': option init: got {init!r}, expected one k, or two ends, with |k| < 1 - delta = "
+                f"{1 - delta:g}"
             )
         if start not in ("euler", "rest"):
             raise InvalidOption(f"solver 'lm': option start: got {start!r}, expected 'euler' or 'rest'")

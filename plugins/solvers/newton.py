@@ -6,14 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from odeframe.field import per_sample
 from odeframe.quadrature import columns
 from odeframe_plugins.solvers.krylov import gmres
-from odeframe_plugins.solvers.stages import Factors, StageSystem, rows, velocity_and_jacobian
+from odeframe_plugins.solvers.stages import Factors, StageSystem, stage_columns, velocity_and_jacobian
 
+Mask = npt.NDArray[np.bool_]
 Kind = Literal["auto", "exact", "krylov", "anderson"]
 EXACT_UP_TO = 128  # components of a sample: above, D products and a D x D factorisation cost more than GMRES
 
@@ -63,7 +66,7 @@ class SimplifiedNewton:
         else:
             residual = system.image(z) - z
         assert self._factors is not None
-        return self._factors.solve(residual.flatten(2) if residual.dim() > 2 else residual[..., None]).reshape(z.shape)
+        return self._factors.solve(stage_columns(residual)).reshape(z.shape)
 
     def refresh(self, slow: Tensor) -> None:
         """Takes the Jacobian of those samples again at the next iterate."""
@@ -153,15 +156,15 @@ class Outcome:
 
     Attributes:
         z: ``(batch, s, *state)``.
-        converged: ``(batch,)``.
-        rate: ``(batch,)`` the last contraction of a correction, 0 where one was enough.
-        iterations: how many corrections were made.
+        converged: ``(batch,)``, on the host.
+        rate: ``(batch,)``, on the host, the last contraction that was seen, or else ``expected^0.8``.
+        iterations: ``(batch,)``, on the host, how many corrections were made.
     """
 
     z: Tensor
-    converged: Tensor
-    rate: Tensor
-    iterations: int
+    converged: Mask
+    rate: npt.NDArray[np.float64]
+    iterations: npt.NDArray[np.int_]
 
 
 def iterate(
@@ -171,6 +174,7 @@ def iterate(
     tolerance: float,
     limit: int,
     patient: bool = False,
+    expected: npt.NDArray[np.float64] | None = None,
 ) -> Outcome:
     """``z <- z + delta`` until, for every sample, ``theta / (1 - theta) |delta| <= tolerance``.
 
@@ -185,38 +189,43 @@ def iterate(
         limit: corrections at most.
         patient: whether a sample may diverge for a while (a Jacobian is taken anew), and whether corrections that no
             longer shrink but are within 100 tolerances count as round-off; otherwise divergence ends it.
+        expected: ``theta`` of an earlier iteration like this one ``(batch,)``, to end after the first correction; raised
+            to the power 0.8, for caution.
 
     Source: Hairer, Wanner 1996, IV.8 (8.10).
     """
-    done = torch.zeros(z.shape[0], dtype=torch.bool, device=z.device)
-    lost, rate, before = done.clone(), torch.zeros(z.shape[0], dtype=z.dtype, device=z.device), None
-    tiny = torch.finfo(z.dtype).tiny
-    for k in range(limit):
-        delta = corrector.correct(z)
-        length = size(delta, z)
-        length = torch.where(torch.isfinite(length), length, torch.full_like(length, float("inf")))
-        if before is None:
+    done = np.zeros(z.shape[0], dtype=bool)
+    lost, before, spent, k = done.copy(), None, np.zeros(z.shape[0], dtype=int), 0
+    rate = np.ones(z.shape[0]) if expected is None else np.maximum(expected, 1e-16) ** 0.8
+    with np.errstate(all="ignore"):
+        while k < limit and not (done | lost).all():
+            delta = corrector.correct(z)
+            length = size(delta, z).double().cpu().numpy()  # the one transfer of an iteration: decisions are the host's
+            moving, k = ~(done | lost), k + 1
+            failing = ~np.isfinite(length)
             near = length == 0
-        else:
-            theta = length / before.clamp_min(tiny)
-            rate = torch.where(done | lost, rate, theta)
-            near = (length == 0) | ((theta < 1) & (theta * length <= tolerance * (1 - theta)))
-            if patient:
-                near |= (theta > 0.5) & (length <= 100 * tolerance)
+            if before is None:
+                near |= (rate < 1) & (rate * length <= tolerance * (1 - rate))
             else:
-                hopeless = theta ** (limit - 1 - k) * length > tolerance * (1 - theta)
-                lost |= ~done & ~near & ((theta >= 1) | hopeless)
-        lost |= ~done & torch.isinf(length)
-        z = torch.where(per_sample_mask(done | lost, z), z, z + delta)
-        done |= near & ~lost
-        if bool((done | lost).all()):
-            return Outcome(z, done, rate, k + 1)
-        if patient and before is not None:
-            slow = ~done & (rate > 0.1)
-            if bool(slow.any()):
-                corrector.refresh(slow)
-        before = length
-    return Outcome(z, done, rate, limit)
+                theta = length / np.maximum(before, 1e-300)
+                rate = np.where(moving, theta, rate)
+                near |= (theta < 1) & (theta * length <= tolerance * (1 - theta))
+                if patient:
+                    near |= (theta > 0.5) & (length <= 100 * tolerance)
+                else:
+                    failing |= ~near & ((theta >= 1) | (theta ** (limit - k) * length > tolerance * (1 - theta)))
+            lost |= moving & failing
+            takes, spent = moving & ~failing, spent + moving
+            z = z + delta if takes.all() else torch.where(per_sample_mask(_like(takes, z), z), z + delta, z)
+            done |= takes & near
+            if patient and before is not None and bool((slow := takes & ~near & (rate > 0.1)).any()):
+                corrector.refresh(_like(slow, z))
+            before = length
+    return Outcome(z, done, rate, spent)
+
+
+def _like(mask: Mask, z: Tensor) -> Tensor:
+    return torch.from_numpy(mask).to(z.device)
 
 
 def per_sample_mask(mask: Tensor, like: Tensor) -> Tensor:
@@ -238,17 +247,3 @@ def smoothed(system: StageSystem, value: float, x: Tensor, error: Tensor) -> Ten
         image = per_sample(system.dt, x) * value * system.law(system.t, leaf)
     return gmres(shifted_product(image, leaf), columns(error), 1e-3).reshape(error.shape)
 
-
-__all__ = [
-    "Anderson",
-    "Corrector",
-    "Kind",
-    "NewtonKrylov",
-    "Outcome",
-    "SimplifiedNewton",
-    "corrector_for",
-    "iterate",
-    "resolve",
-    "rows",
-    "smoothed",
-]

@@ -12,7 +12,7 @@ from odeframe.adaptive import Attempt
 from odeframe.field import per_sample
 from odeframe_plugins.solvers.newton import per_sample_mask
 from odeframe_plugins.solvers.stages import Coupling
-from odeframe_plugins.solvers.stiff import ImplicitAdaptive, Step, Trial, lagrange, weighted
+from odeframe_plugins.solvers.stiff import ImplicitAdaptive, Step, Trial, divided, lagrange, weighted
 
 ROOT = math.sqrt(6)
 NODES = ((4 - ROOT) / 10, (4 + ROOT) / 10, 1.0)
@@ -49,9 +49,9 @@ class Radau(ImplicitAdaptive):
     def run(self, trial: Trial) -> Step:
         """The three stages together."""
         x, dt = trial.x, trial.dt
-        z = trial.solve(x[:, None], self.coupling, extrapolated(trial)) if x.numel() else trial.past[0]
+        z = trial.solve(x[:, None], self.coupling, extrapolated(trial))
         stages = list(z.unbind(1))
-        slope = weighted(self._inverse[2], stages) / per_sample(dt, x)
+        slope = divided(weighted(self._inverse[2], stages), dt)
         with torch.no_grad():
             known = self._gamma * weighted(ERROR, stages)
             error = self.estimate(trial, trial.slope, known)
@@ -68,6 +68,8 @@ class Radau(ImplicitAdaptive):
 
     def interpolate(self, theta: Any, dt: Any, x: Tensor, attempt: Attempt) -> Tensor:
         """The collocation polynomial, of degree 3."""
+        if x.numel() == 0:
+            return x
         return x + weighted(lagrange((0.0, *NODES), theta)[1:], attempt.stages)
 
 

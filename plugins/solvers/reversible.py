@@ -13,7 +13,7 @@ Restart = Literal["never", "breakpoints"]
 
 
 class ReversibleMidpoint(ReversibleSolver):
-    """The two-step (leapfrog) midpoint rule ``x_{n+1} = x_{n-1} + 2 h f(t_n, x_n)``, first step Euler's, undone exactly.
+    """The two-step (leapfrog) midpoint rule ``x_{n+1} = x_{n-1} + 2 h f(t_n, x_n)``, first step Euler's.
 
     The memory is the slope of the last step, ``s_n = (x_n - x_{n-1}) / h``, ``(batch, *state)``:
     ``s_{n+1} = 2 f(t_n, x_n) - s_n``, ``x_{n+1} = x_n + h s_{n+1}``, and back ``x_n = x_{n+1} - h s_{n+1}``,

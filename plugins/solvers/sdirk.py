@@ -11,7 +11,7 @@ from torch import Tensor
 from odeframe.adaptive import Attempt
 from odeframe.field import per_sample
 from odeframe_plugins.solvers.stages import Coupling
-from odeframe_plugins.solvers.stiff import ImplicitAdaptive, Step, Trial, lagrange, weighted
+from odeframe_plugins.solvers.stiff import ImplicitAdaptive, Step, Trial, divided, lagrange, weighted
 
 Row = tuple[Fraction, ...]
 
@@ -61,14 +61,12 @@ class DiagonallyImplicit(ImplicitAdaptive):
     def run(self, trial: Trial) -> Step:
         """The stages one by one, each guessed by extrapolating the slopes before it."""
         x, dt = trial.x, per_sample(trial.dt, trial.x)
-        if x.numel() == 0:
-            return Step(x, torch.zeros_like(x), trial.slope, (), trial.slope)
         slopes, nodes, y = ([trial.slope], [0.0], x) if self._explicit else ([], [], x)
         for i in range(len(slopes), len(self._rows)):
             base = x + dt * weighted(self._rows[i], slopes) if i else x
             guess = self.guess(trial, slopes, nodes, self._nodes[i])
             z = trial.solve(base[:, None], self._couplings[i], (dt * self._gamma * guess)[:, None])[:, 0]
-            slopes.append(z / (dt * self._gamma))
+            slopes.append(divided(z, trial.dt) / self._gamma)
             nodes.append(self._nodes[i])
             y = base + z
         with torch.no_grad():
@@ -84,8 +82,10 @@ class DiagonallyImplicit(ImplicitAdaptive):
 
     def interpolate(self, theta: Any, dt: Any, x: Tensor, attempt: Attempt) -> Tensor:
         """The cubic with the states and slopes at both ends."""
+        if x.numel() == 0:
+            return x
         first, last, end = attempt.stages
-        s = per_sample(theta, x)
+        s, dt = per_sample(theta, x), per_sample(dt, x)
         change = end - x - dt * first
         return x + dt * s * first + s * s * (3 - 2 * s) * change + dt * s * s * (s - 1) * (last - first)
 

@@ -81,7 +81,7 @@ class StageSystem:
         """``dt A f`` of velocities ``(batch, s, *state)``."""
         matrix, _ = self.coupling.on(velocities.dtype, velocities.device)
         if velocities.shape[1] > 1:
-            velocities = (matrix @ velocities.flatten(2)).reshape(velocities.shape)
+            velocities = (matrix @ stage_columns(velocities)).reshape(velocities.shape)
         else:
             velocities = matrix[0, 0] * velocities
         return per_sample(self.dt, velocities) * velocities
@@ -91,8 +91,16 @@ class StageSystem:
         return self.mixed(self.velocities(z))
 
 
+def stage_columns(z: Tensor) -> Tensor:
+    """Stages ``(batch, s, *state)`` as ``(batch, s, D)``."""
+    return z.flatten(2) if z.dim() > 2 else z[..., None]
+
+
 class Factors:
-    """``I - dt A (x) J`` with one Jacobian for all stages, factorised for each eigenvalue of ``A``.
+    """The inverse of ``I - dt A (x) J``, with one Jacobian for all stages, by the eigenvalues of ``A``.
+
+    Inverses, not triangular factors: a step multiplies by them ten times, and what they lose in precision the next
+    correction makes good.
 
     Args:
         jacobian: ``J`` ``(batch, D, D)``.
@@ -104,14 +112,16 @@ class Factors:
         _, self._modes = coupling.on(jacobian.dtype, jacobian.device)
         identity, step = torch.eye(jacobian.shape[-1]).to(jacobian), per_sample(_plain(dt), jacobian)
         scaled = step * jacobian
-        self._factors = [torch.linalg.lu_factor_ex(identity - value * scaled)[:2] for value, _, _ in self._modes]
+        self._inverses = [torch.linalg.inv_ex(identity - value * scaled)[0] for value, _, _ in self._modes]
 
     def solve(self, residual: Tensor) -> Tensor:
         """``(I - dt A (x) J)^-1 residual``, both ``(batch, s, D)``; not finite where the matrix is singular."""
+        if residual.shape[1] == 1:
+            return (self._inverses[0] @ residual.mT).mT
         total = None
-        for (_, left, right), factors in zip(self._modes, self._factors, strict=True):
+        for (_, left, right), inverse in zip(self._modes, self._inverses, strict=True):
             part = (left @ residual.to(left.dtype))[..., None]
-            found = torch.linalg.lu_solve(*factors, part).mT * right[:, None]
+            found = (inverse @ part).mT * right[:, None]
             found = found.real if found.is_complex() else found
             total = found if total is None else total + found
         assert total is not None
@@ -120,7 +130,7 @@ class Factors:
     def filter(self, error: Tensor) -> Tensor:
         """``(I - dt lambda J)^-1 error`` for the first real eigenvalue, on an error ``(batch, *state)``."""
         real = next(i for i, (value, _, _) in enumerate(self._modes) if not isinstance(value, complex))
-        return torch.linalg.lu_solve(*self._factors[real], columns(error)[..., None]).reshape(error.shape)
+        return (self._inverses[real] @ columns(error)[..., None]).reshape(error.shape)
 
 
 def _plain(dt: Any) -> Any:

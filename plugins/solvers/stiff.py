@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from odeframe import AdaptiveSolver, Law
+from odeframe import AdaptiveSolver, Law, Status
 from odeframe.adaptive import Attempt
 from odeframe.field import per_sample
 from odeframe.quadrature import columns
@@ -18,7 +19,7 @@ from odeframe.solver import Memory, OnFailure
 from odeframe_plugins.solvers.implicit import check_newton
 from odeframe_plugins.solvers.implicit_function import check_state, solve_stages
 from odeframe_plugins.solvers.newton import Kind, Outcome, corrector_for, iterate, per_sample_mask, resolve, smoothed
-from odeframe_plugins.solvers.stages import Coupling, Factors, StageSystem, velocity_and_jacobian
+from odeframe_plugins.solvers.stages import Coupling, Factors, StageSystem, stage_columns, velocity_and_jacobian
 
 #: What a kept Jacobian is: to be taken again, of an earlier step, of this state.
 EXPIRED, KEPT, CURRENT = 0, 1, 2
@@ -36,6 +37,7 @@ class Trial:
         scale: ``(batch, D)`` the tolerance of each component.
         tolerance: of the iteration, as a share of ``scale``.
         limit: corrections a stage.
+        seen: ``(batch,)`` the contraction of the last iteration.
         factors: of the iteration's matrix, ``None`` where there is none.
     """
 
@@ -49,12 +51,13 @@ class Trial:
     scale: Tensor
     tolerance: float
     limit: int
+    seen: Tensor
     factors: Factors | None
 
     def __post_init__(self) -> None:
-        batch = self.x.shape[0]
-        self.converged = torch.ones(batch, dtype=torch.bool, device=self.x.device)
-        self.slow = torch.zeros_like(self.converged)
+        self.rate = self.seen.cpu().numpy()
+        self.converged = np.ones(self.x.shape[0], dtype=bool)
+        self.slow = np.zeros(self.x.shape[0], dtype=bool)
 
     def solve(self, base: Tensor, coupling: Coupling, guess: Tensor) -> Tensor:
         """The increments ``(batch, s, *state)`` over ``base`` ``(batch, 1, *state)``; notes who did not converge."""
@@ -62,16 +65,17 @@ class Trial:
         start, corrector = guess.detach(), corrector_for(self.kind, system, self.factors, 0.1 * self.tolerance)
 
         def find() -> Outcome:
-            return iterate(corrector, start, self.size, self.tolerance, self.limit)
+            return iterate(corrector, start, self.size, self.tolerance, self.limit, expected=self.rate)
 
         z, outcome = solve_stages(system, find, self.kind)
         self.converged = self.converged & outcome.converged
-        self.slow |= (outcome.rate > 1e-3) if outcome.iterations > 2 else self.slow
+        self.rate = outcome.rate
+        self.slow |= (outcome.rate > 1e-3) & (outcome.iterations > 2)
         return z
 
     def size(self, delta: Tensor, z: Tensor) -> Tensor:
         """The root mean square of a correction over tolerance, ``(batch,)``."""
-        ratio = delta.reshape(*delta.shape[:2], -1) / self.scale[:, None]
+        ratio = stage_columns(delta) / self.scale[:, None]
         return ratio.square().mean((1, 2)).sqrt()
 
     def smooth(self, error: Tensor, coupling: Coupling) -> Tensor:
@@ -106,16 +110,18 @@ class ImplicitAdaptive(AdaptiveSolver):
     """A stiffly accurate implicit scheme with an error estimate.
 
     A Jacobian is taken where the last step converged slowly (rate above 1e-3), or where this one does not with an older
-    one; a step whose iteration fails even so is rejected.  The memory is ``(f, J, age of J, *past)``.
+    one; a step whose iteration fails even so is rejected.  The memory is ``(f, J, age of J, rate, *past)``.
 
     Args:
-        rtol, atol, max_steps, first_step, on_failure: see :class:`odeframe.AdaptiveSolver`.
+        rtol, atol, max_steps, first_step, on_failure, per_sample, controller: see :class:`odeframe.AdaptiveSolver`.
         newton: ``"exact"``: Jacobians of every sample; ``"krylov"``: matrix-free Newton with GMRES; ``"anderson"``:
             accelerated fixed point; ``"auto"``: exact up to 128 components a sample, else krylov.
         newton_tol: error of a stage as a share of the tolerances; default ``min(0.03, sqrt(rtol))``.
         max_newton: corrections of a stage.
     """
 
+    per_sample_steps: ClassVar[bool] = True
+    lost_status: ClassVar[Status] = Status.NEWTON_FAILED
     coupling: ClassVar[Coupling]
 
     def __init__(
@@ -124,12 +130,14 @@ class ImplicitAdaptive(AdaptiveSolver):
         atol: float | None = None,
         max_steps: int = 10_000,
         first_step: float | None = None,
+        on_failure: OnFailure = "raise",
+        per_sample: bool = False,
+        controller: str = "pi",
         newton: Kind = "auto",
         newton_tol: float | None = None,
         max_newton: int = 6,
-        on_failure: OnFailure = "raise",
     ) -> None:
-        super().__init__(rtol, atol, max_steps, first_step, on_failure)
+        super().__init__(rtol, atol, max_steps, first_step, on_failure, per_sample, controller=controller)
         check_newton(type(self).__name__, newton, newton_tol, max_newton)
         self.newton, self.newton_tol, self.max_newton = newton, newton_tol, max_newton
 
@@ -147,24 +155,36 @@ class ImplicitAdaptive(AdaptiveSolver):
         age = torch.full((x.shape[0],), CURRENT, device=x.device)
         size = columns(x).shape[1] if resolve(self.newton, x) == "exact" else 0
         jacobian = velocity_and_jacobian(field, t, x)[1] if size else x.new_zeros(x.shape[0], 0, 0)
-        return (field(t, x), jacobian, age, *self.past(x))
+        seen = torch.ones(x.shape[0], dtype=torch.float64, device=x.device)
+        return (field(t, x), jacobian, age, seen, *self.past(x))
+
+    def slope(self, field: Law, t: Tensor, x: Tensor, memory: Memory) -> Tensor:
+        """``f(t, x)``, which is known."""
+        return memory[0]
 
     def attempt(self, field: Law, t: Tensor, dt: Any, x: Tensor, memory: Memory) -> Attempt:
         """Tries a step; a sample whose stages were not found has an infinite error."""
-        slope, jacobian, age, *past = memory
-        exact = resolve(self.newton, x) == "exact" and x.numel() > 0
+        slope, jacobian, age, seen, *past = memory
+        if x.numel() == 0:
+            return Attempt(x, torch.zeros_like(x), memory, None)
+        exact = resolve(self.newton, x) == "exact"
         if exact:
             jacobian, age = renewed(field, t, x, jacobian, age, age == EXPIRED)
-        trial = self.trial(field, t, dt, x, slope, past, jacobian if exact else None)
+        trial = self.trial(field, t, dt, x, (slope, seen, past), jacobian if exact else None)
         step = self.run(trial)
-        if exact and bool((~trial.converged & (age == KEPT)).any()):
-            jacobian, age = renewed(field, t, x, jacobian, age, ~trial.converged & (age == KEPT))
-            trial = self.trial(field, t, dt, x, slope, past, jacobian)
-            step = self.run(trial)
-        lost = per_sample_mask(~trial.converged, step.error)
-        error = torch.where(lost, torch.full_like(step.error, float("inf")), step.error)
-        age = torch.where(trial.slow, torch.full_like(age, EXPIRED), torch.full_like(age, KEPT))
-        return Attempt(step.x, error, (step.slope, jacobian, age, *step.past), step.stages)
+        if exact and not trial.converged.all():
+            old = (age == KEPT) & ~torch.from_numpy(trial.converged).to(x.device)
+            if bool(old.any()):
+                jacobian, age = renewed(field, t, x, jacobian, age, old)
+                trial = self.trial(field, t, dt, x, (slope, torch.ones_like(seen), past), jacobian)
+                step = self.run(trial)
+        error = step.error
+        if not trial.converged.all():
+            found = per_sample_mask(torch.from_numpy(trial.converged).to(x.device), error)
+            error = torch.where(found, error, torch.full_like(error, float("inf")))
+        age = torch.where(torch.from_numpy(trial.slow), EXPIRED, KEPT).to(x.device)
+        seen = torch.from_numpy(trial.rate).to(x.device)
+        return Attempt(step.x, error, (step.slope, jacobian, age, seen, *step.past), step.stages)
 
     def trial(
         self,
@@ -172,8 +192,7 @@ class ImplicitAdaptive(AdaptiveSolver):
         t: Tensor,
         dt: Any,
         x: Tensor,
-        slope: Tensor,
-        past: Sequence[Tensor],
+        known: tuple[Tensor, Tensor, Sequence[Tensor]],
         jacobian: Tensor | None,
     ) -> Trial:
         """A try under these tolerances."""
@@ -183,7 +202,8 @@ class ImplicitAdaptive(AdaptiveSolver):
         scale = atol + rtol * columns(x.detach()).abs()
         factors = None if jacobian is None else Factors(jacobian, dt, self.coupling)
         kind = "exact" if jacobian is not None else resolve(self.newton, x)
-        return Trial(field, t, dt, x, slope, past, kind, scale, tolerance, self.max_newton, factors)
+        slope, seen, past = known
+        return Trial(field, t, dt, x, slope, past, kind, scale, tolerance, self.max_newton, seen, factors)
 
 
 def renewed(
@@ -206,6 +226,13 @@ def lagrange(nodes: Sequence[float], theta: Any) -> list[Any]:
                 value = value * ((theta - other) / (node - other))
         values.append(value)
     return values
+
+
+def divided(x: Tensor, dt: Any) -> Tensor:
+    """``x / dt``, and ``x`` where a sample's step is zero: it has arrived and waits for the others."""
+    if torch.is_tensor(dt):
+        dt = torch.where(dt == 0, torch.ones_like(dt), dt)
+    return x / per_sample(dt, x)
 
 
 def weighted(weights: Sequence[Any], vectors: Sequence[Tensor]) -> Tensor:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from odeframe.field import Law, per_sample
-from odeframe_plugins.solvers.order_conditions import ElementaryWeights
+from odeframe_plugins.solvers.order_conditions import ElementaryWeights, Tree
 
 Number = Fraction | int
 #: The weights of a sum of stages without its zeros, ``(index, weight)``; a weight may be a tensor ``(batch,)``.
@@ -31,11 +31,18 @@ def rational_rows(text: str) -> tuple[tuple[Fraction, ...], ...]:
 
 def triangle(text: str) -> tuple[tuple[Fraction, ...], ...]:
     """Rows of 1, 2, 3, ... numbers, whatever the line breaks."""
-    numbers, rows, start = rationals(text), [], 0
+    numbers, start = rationals(text), 0
+    rows: list[tuple[Fraction, ...]] = []
     while start < len(numbers):
         rows.append(numbers[start : start + len(rows) + 1])
         start += len(rows)
     return tuple(rows)
+
+
+def rectangle(text: str, width: int) -> tuple[tuple[Fraction, ...], ...]:
+    """Rows of ``width`` numbers, whatever the line breaks."""
+    numbers = rationals(text)
+    return tuple(numbers[i : i + width] for i in range(0, len(numbers), width))
 
 
 def difference(b: Sequence[Number], b_hat: Sequence[Number]) -> tuple[Fraction, ...]:
@@ -112,7 +119,8 @@ class Tableau:
 
         ``R(z) = 1 + sum_k z^k b^T a^{k-1} 1`` (Hairer, Wanner 1996, IV.2).
         """
-        weights, tall, moments = ElementaryWeights(self.matrix), (), []
+        weights, tall = ElementaryWeights(self.matrix), cast(Tree, ())
+        moments: list[float] = []
         for _ in self.b:
             moments.append(sum(float(v) * w for v, w in zip(self.b, weights.stage(tall), strict=True)))
             tall = (tall,)

@@ -15,6 +15,10 @@ from odeframe.solution import Stats
 from odeframe.solver import OnFailure, StopRule, check_state
 from odeframe_plugins.solvers.stretches import Halt, stretches
 
+STATUS = {
+    torchode.Status.REACHED_DT_MIN.value: Status.STEP_TOO_SMALL,
+    torchode.Status.REACHED_MAX_STEPS.value: Status.TOO_MANY_STEPS,
+}
 METHODS = {"dopri5": torchode.Dopri5, "tsit5": torchode.Tsit5, "heun": torchode.Heun}
 
 
@@ -87,7 +91,7 @@ class Torchode(Solver):
         term = torchode.ODETerm(right, with_stats=False)
         epsilon = torch.finfo(x.dtype).eps
         rtol = max(10 * epsilon, self.rtol or (1e-6 if epsilon < 1e-12 else 1e-4))
-        controller = torchode.PIDController(
+        controller = _Controller(
             atol=self.atol or rtol / 100,
             rtol=rtol,
             pcoeff=0.2,
@@ -117,7 +121,7 @@ class Torchode(Solver):
             return
         suspect = torch.zeros_like(right.last)
         suspect[worst] = 1.0  # failed() names the sample of largest magnitude
-        too_many = code == torchode.Status.REACHED_MAX_STEPS.value
+        reason = STATUS.get(code, Status.NON_FINITE)
         t, dt = float(right.t[worst]), float(right.dt[worst])
         raise Halt(
             Status.TOO_MANY_STEPS if too_many else Status.NON_FINITE,
@@ -126,6 +130,16 @@ class Torchode(Solver):
             right.last,
             suspect if code else ends[-1].detach(),
         )
+
+
+class _Controller(torchode.PIDController):
+    """torchode's controller, which also ends a solve whose time no longer moves."""
+
+    def adapt_step_size(self, t0: Tensor, dt: Tensor, *rest: Any) -> Any:
+        """The library's decision, with its own word for a step that is lost in rounding."""
+        accept, dt_next, state, status = super().adapt_step_size(t0, dt, *rest)
+        stuck = (t0 + dt == t0) & (dt != 0)  # 0 where a sample has finished
+        return accept, dt_next, state, torch.where(stuck, torchode.Status.REACHED_DT_MIN.value, status)
 
 
 class _RightHandSide(torch.nn.Module):
