@@ -1,4 +1,4 @@
-"""Callbacks of a run: the checkpoint of an interrupted fit, the progress bar, and its lines where there is no terminal."""
+"""Callbacks of a run: the checkpoint of an interrupted fit, a progress bar or lines in its place, the best weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["EpochLines", "InterruptCheckpoint", "Interrupted", "best_and_last", 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(BaseException):  # noqa: N818 - a request, not an error; and no `except Exception` may swallow it
+class Interrupted(BaseException):  # a request, not an error: no `except Exception` may swallow it
     """A fit was asked by a signal to stop, and did so between two batches.
 
     Args:
@@ -33,10 +33,9 @@ class Interrupted(BaseException):  # noqa: N818 - a request, not an error; and n
 class InterruptCheckpoint(Callback):
     """Stops a fit on SIGINT or SIGTERM after the batch in progress, and leaves ``interrupted.ckpt``.
 
-    On several ranks one signal stops all of them after the same batch; it has to be the first callback, since a progress
-    bar makes rank 0 reduce metrics before the others do, and a decision in between would meet those. A second signal
-    stops at once, as without this callback, and leaves no checkpoint, since the weights may be half updated: a second
-    SIGINT, that is, as a keyboard sends; further SIGTERMs say nothing new.
+    On several ranks one signal stops all of them after the same batch; this has to be the first callback, since a
+    progress bar makes rank 0 reduce metrics before the others do, and a decision in between would meet those. A second
+    SIGINT stops at once, as without this callback, and leaves no checkpoint, since the weights may be half updated.
 
     Args:
         folder: where the checkpoint goes; rank 0's counts.
@@ -94,7 +93,7 @@ class InterruptCheckpoint(Callback):
         self._restore()
 
     def _listen(self) -> None:
-        # Not from on_fit_start on: Lightning sets its own SIGTERM, which ends the other ranks mid-batch, after that hook.
+        # Not from on_fit_start on: after that hook Lightning sets a SIGTERM that ends the other ranks mid-batch.
         if not self._previous and threading.current_thread() is threading.main_thread():
             self._signal = None
             self._previous = {each: signal.signal(each, self._note) for each in SIGNALS}
@@ -111,7 +110,7 @@ class InterruptCheckpoint(Callback):
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:
         if trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False):
-            trained = not trainer.sanity_checking and not trainer.fast_dev_run
+            trained = not trainer.sanity_checking and not getattr(trainer, "fast_dev_run", False)
             raise Interrupted(self._signal or signal.SIGTERM, self.path if trained else None)
 
 

@@ -76,7 +76,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], path: str | Path) 
             faults.append(f"{name} has the shape {tuple(has.shape)} in it, {tuple(needs.shape)} in the model")
     if faults:
         more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-        raise CheckpointError(f"checkpoint {path}: its weights do not fit the parts that are asked for: {faults[0]}{more}")
+        raise CheckpointError(f"checkpoint {path}: its weights do not fit the parts asked for: {faults[0]}{more}")
     try:
         module.load_state_dict(state)
     except RuntimeError as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
 
-import odeframe
 from odeframe.cli_console import one_line, short_warnings
 from odeframe.cli_sources import read_arguments
 from odeframe.errors import InvalidOption, OdeframeError, SolveFailed, suggestion
@@ -88,7 +88,7 @@ def _status(end: SystemExit) -> int:
 def _run(arguments: list[str]) -> int:
     command = next((each for each in arguments if not each.startswith("-")), None)
     if "--version" in arguments:
-        print(f"odeframe {odeframe.__version__}")
+        print(f"odeframe {importlib.metadata.version('odeframe')}")
         return DONE
     if command is None:
         if not {"-h", "--help"} & set(arguments) and arguments not in ([], ["--debug"]):
@@ -101,7 +101,7 @@ def _run(arguments: list[str]) -> int:
     position = arguments.index(command)
     before = [each for each in arguments[:position] if each != "--debug"]
     if before:
-        raise InvalidOption(f"got {before[0]!r} before the command; write it behind: odeframe {command} {before[0]} ...")
+        raise InvalidOption(f"got {before[0]!r} before the command; write odeframe {command} {before[0]} ...")
     rest = arguments[position + 1 :]
     if command == "plugins":
         from odeframe.cli_plugins import run_plugins

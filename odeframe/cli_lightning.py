@@ -21,7 +21,6 @@ from odeframe.callbacks import EpochLines, InterruptCheckpoint, progress_bar
 from odeframe.cli_policy import allow_known_imports, explain
 from odeframe.cli_sources import OPTIMISATION, read_text, write_text
 from odeframe.component import resolve, spelling
-from odeframe.data import specification
 from odeframe.errors import InvalidOption, OdeframeError, suggestion
 from odeframe.hookspecs import KINDS
 from odeframe.module import FlowModule
@@ -174,12 +173,10 @@ def input_errors(*others: type[Exception]) -> Iterator[None]:
         yield
     except OdeframeError:
         raise
-    except (MisconfigurationException, *others) as error:
-        raise InvalidOption(explain(str(error), ())) from error
-    except RuntimeError as error:
-        if "Early stopping conditioned on metric" not in str(error):
-            raise
-        raise InvalidOption(f"trainer.callbacks: {error}") from error
+    except Exception as error:
+        if isinstance(error, (MisconfigurationException, *others)) or "Early stopping conditioned on" in str(error):
+            raise InvalidOption(explain(str(error), ())) from error
+        raise
 
 
 def check_trainer_options(names: Sequence[tuple[str, str]]) -> None:

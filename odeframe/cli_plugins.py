@@ -88,7 +88,8 @@ def _listing(packages: Iterable[PluginStatus]) -> Iterable[str]:
             mine = [component for component in components(kind) if component.package == each.package]
             names = [spelling(part) + (f" ({part.missing})" if part.missing else "") for part in mine]
             if names:
-                yield textwrap.fill(", ".join(names), WIDTH, initial_indent=f"  {kind:<13} ", subsequent_indent=" " * 16)
+                first = f"  {kind:<13} "
+                yield textwrap.fill(", ".join(names), WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
         yield from (f"  note: {note}" for note in each.notes)
 
 

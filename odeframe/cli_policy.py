@@ -29,7 +29,7 @@ ALLOWED = (
 )
 """Where the classes of a configuration may come from, beside the packages of enabled plugins."""
 
-LIBRARIES = {*sys.stdlib_module_names, "jsonargparse", "lightning_fabric", "numpy", "pytorch_lightning", "torch", "yaml"}
+LIBRARIES = {*sys.stdlib_module_names, *("jsonargparse", "lightning_fabric", "numpy", "pytorch_lightning", "torch")}
 """What a plugin does not open up by taking a part from it."""
 
 
@@ -69,7 +69,8 @@ def explain(message: str, known: Iterable[str]) -> str:
     name = re.search(r"Expected a dot import path string: (\w+)", message)
     if name and not nested:
         classes = _classes(where)
-        return f"{where}: there is none named {name[1]!r}.{suggestion(name[1], classes)} Those by name: {', '.join(classes)}."
+        near = suggestion(name[1], classes)
+        return f"{where}: there is none named {name[1]!r}.{near} Those by name: {', '.join(classes)}."
     value = re.search(r".*Given value: (.*)", message, re.DOTALL)
     got = ""
     if nested:
@@ -79,15 +80,20 @@ def explain(message: str, known: Iterable[str]) -> str:
     return f"{where}: {got}{'; '.join(_reasons(message)) or one_line(message)}"
 
 
+_FRAME = (
+    *("Parser key", "Does not validate", "Subtypes:", "Errors:", "Given value", "Problem with"),
+    *("Expected a path", "Expected a dot import"),
+)
+
+
 def _reasons(message: str) -> list[str]:
     """What the lines of a parser's message say beside its frame and the alternatives that are always there."""
-    frame = ("Parser key", "Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a path", "Expected a dot import", "Problem with")
     reasons: list[str] = []
     for line in message.splitlines():
         text = re.sub(r"<class '(?:builtins\.)?([^']+)'>|typing\.", r"\1", line.strip(" -"))
         if text.startswith(("Not a valid subclass", "Given value")):
             break
-        if text and not text.startswith(frame) and "NoneType" not in text and text != "Expected a list":
+        if text and not text.startswith(_FRAME) and "NoneType" not in text and text != "Expected a list":
             reasons.append(text[0].lower() + text[1:].replace("xpected a ", "xpected ", 1))
     return list(dict.fromkeys(reasons))
 

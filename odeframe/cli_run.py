@@ -16,7 +16,7 @@ from odeframe.callbacks import Interrupted
 from odeframe.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from odeframe.cli_console import metrics_table, quiet_lightning, say
 from odeframe.cli_lightning import CommandLine, bar_or_lines, check_trainer_options, input_errors
-from odeframe.cli_sources import LIGHTNING, MODEL_KEYS, Arguments, read_config
+from odeframe.cli_sources import LIGHTNING, MODEL_KEYS, SETTINGS, Arguments, read_config
 from odeframe.cli_words import Words, argument_words, completed, on_top, overlaid, with_types
 from odeframe.component import spelling
 from odeframe.data import specification
@@ -40,7 +40,7 @@ def run_command(command: str, arguments: Arguments) -> int:
 
 def _run(command: str, arguments: Arguments) -> int:
     sources = [read_config(path) for path in arguments.configs]
-    settings = {key: source.values[key] for source in sources for key in ("output", "ckpt_path") if key in source.values}
+    settings: dict[str, Any] = {key: each.values[key] for each in sources for key in SETTINGS if key in each.values}
     settings |= arguments.settings
     path = _text("ckpt_path", settings.get("ckpt_path"))
     checkpoint = None if path is None else read_checkpoint(path)
@@ -56,7 +56,7 @@ def _run(command: str, arguments: Arguments) -> int:
     if "lr_scheduler" in said and "optimizer" not in said:
         configs.insert(0, {"optimizer": _optimizer(words)})
 
-    main = rank_zero_only.rank == 0
+    main = is_main()
     quiet = "quiet" in arguments.flags
     line = CommandLine(
         lambda: _compose(words, _text("output", settings.get("output"))),
@@ -78,6 +78,11 @@ def _run(command: str, arguments: Arguments) -> int:
     if main and not quiet:
         say(header(line.run))
     return _fit(line, path) if command == "fit" else _evaluate(command, line, path)
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints and writes, of however many that run the command."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _trainer_arguments(arguments: Arguments) -> list[tuple[str, str]]:
@@ -141,10 +146,10 @@ def _fit(line: CommandLine, ckpt_path: str | None) -> int:
         with input_errors():
             run.fit_with(trainer, ckpt_path)
     except Interrupted as stop:
-        if rank_zero_only.rank == 0:
+        if is_main():
             _tell_interruption(stop)
         return 128 + stop.signum
-    if rank_zero_only.rank == 0:
+    if is_main():
         for title, path in _results(line):
             say(f"{title:<12}{path}")
     return 0
@@ -155,7 +160,9 @@ def _check_optimizer(line: CommandLine, checkpoint: Mapping[str, Any], path: str
     before = _optimizer_of(checkpoint["hyper_parameters"], checkpoint[CHECKPOINT_KEY].get("optimisation", {}))
     now = _optimizer_of(line.run.module.hparams, line.optimisation)
     if before[0].lower() != now[0].lower():
-        raise InvalidOption(f"checkpoint {path}: has the state of the optimizer {before[0]}, got {now[0]}; go on with its own")
+        raise InvalidOption(
+            f"checkpoint {path}: was trained by {before[0]}, got {now[0]}; go on with its own optimizer"
+        )
     moot = [f"{name}={value}" for name, value in now[1].items() if before[1].get(name, value) != value]
     if moot:
         text = f"the optimizer goes on with the options of the checkpoint; no effect: {', '.join(moot)}"
@@ -178,7 +185,7 @@ def _tell_interruption(stop: Interrupted) -> None:
 
 def _results(line: CommandLine) -> list[tuple[str, str]]:
     found = []
-    keeper = line.trainer.checkpoint_callback
+    keeper: Any = line.trainer.checkpoint_callback
     best = getattr(keeper, "best_model_path", "")
     if best:
         score = getattr(keeper, "best_model_score", None)
@@ -222,6 +229,6 @@ def _evaluate(command: str, line: CommandLine, ckpt_path: str | None) -> int:
             say(f"predictions {run.predict()}")
             return 0
         found = run.validate() if command == "validate" else run.test()
-    if rank_zero_only.rank == 0:
+    if is_main():
         metrics_table(command, found)
     return 0

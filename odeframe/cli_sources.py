@@ -13,7 +13,10 @@ import yaml
 from odeframe.errors import InvalidOption, suggestion
 from odeframe.hookspecs import KINDS
 
-__all__ = ["FLAGS", "LIGHTNING", "MODEL_KEYS", "OPTIMISATION", "Arguments", "Source", "Text", "read_arguments", "read_config", "read_text", "write_text"]
+__all__ = [
+    *("FLAGS", "LIGHTNING", "MODEL_KEYS", "OPTIMISATION", "SETTINGS", "Arguments", "Source", "Text"),
+    *("read_arguments", "read_config", "read_text", "write_text"),
+]
 
 OPTIMISATION = ("optimizer", "learning_rate", "optimizer_options", "schedule")
 MODEL_KEYS = (*(kind for kind in KINDS if kind != "data"), *OPTIMISATION)
@@ -155,7 +158,8 @@ def _check_config(source: Source) -> None:
     for key in ("model", "trainer"):
         if not isinstance(source.values.get(key) or {}, Mapping):
             example = "{architecture: resnet, solver: rk4}" if key == "model" else "{max_epochs: 10}"
-            raise InvalidOption(f"{source.where(key)}: got {source.values[key]!r} as {key}, expected a mapping: {example}")
+            got = f"got {source.values[key]!r} as {key}"
+            raise InvalidOption(f"{source.where(key)}: {got}, expected a mapping: {example}")
     for key in model or {}:
         _check_keys([key], MODEL_KEYS, "model", source.where(f"model.{key}"))
 

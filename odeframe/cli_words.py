@@ -48,8 +48,8 @@ def _split(model: Words) -> Words:
     trainer, gradient = model.get("trainer"), model.get("gradient")
     name = trainer.get("name") if isinstance(trainer, Mapping) else trainer
     if name in GRADIENT_WORDS and isinstance(gradient, Mapping) and "name" not in gradient:
-        options = {key: value for key, value in trainer.items() if key != "name"} if isinstance(trainer, Mapping) else {}
-        return {**model, "trainer": "gradient", "gradient": {"name": name, **options, **gradient}}
+        said = trainer if isinstance(trainer, Mapping) else {"name": name}
+        return {**model, "trainer": "gradient", "gradient": {**said, **gradient}}
     return split_trainer(model)
 
 
@@ -108,8 +108,8 @@ def _over(key: str, old: Any, new: Any) -> Any:
     taken = {option.name for option in known}
     lost = [name for name in options if not open_ended and name not in taken and name not in new]
     if lost:
-        text = f"{key} {spelling(component)!r} has no option {', '.join(map(repr, lost))}: what was said of it is dropped"
-        warnings.warn(text, stacklevel=2)
+        has_not = f"{key} {spelling(component)!r} has no option {', '.join(map(repr, lost))}"
+        warnings.warn(f"{has_not}: what was said of it is dropped", stacklevel=2)
     return _deep({name: value for name, value in options.items() if name not in lost}, new)
 
 

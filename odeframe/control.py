@@ -75,7 +75,9 @@ class BlockLaw(ControlLaw):
     steady = True
 
     def __init__(self, block: Block) -> None:
-        self.module, self.block, self.num_slots = block, block, len(block.slots)
+        self.module, self.block = block, block
+        self._slots = tuple(block.slots)  # looked up once an interval rather than at each evaluation
+        self.num_slots = len(self._slots)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:  # type: ignore[override]
@@ -84,7 +86,7 @@ class BlockLaw(ControlLaw):
 
     def call(self, slot: int, method: str, *args: Any, **kwargs: Any) -> Any:
         """The block's slot itself."""
-        target = self.block.slots[slot]
+        target = self._slots[slot]
         return target(*args, **kwargs) if method == "forward" else getattr(target, method)(*args, **kwargs)
 
     def stepper(self, solver: Any) -> Any:

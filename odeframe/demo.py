@@ -221,7 +221,8 @@ def _table(fitted: Mapping[str, Fitted]) -> Table:
         f"Evaluations of f and peak memory are those of one training batch of {size}; the memory is that of the "
         "activations which the backward pass needs."
     )
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, caption=caption, caption_justify="left", caption_style="dim")
+    style: dict[str, Any] = {"caption_justify": "left", "caption_style": "dim", "collapse_padding": True}
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, caption=caption, **style)
     table.add_column("model")
     titles = ("test\naccuracy", "parameters", "evaluations\nforward", "evaluations\nbackward", "seconds", "peak\nMB")
     for title in titles:

@@ -145,14 +145,19 @@ class FlowLaw(Law):
         interval: tuple[Tensor, Tensor],
         drive: Callable[[Tensor], Tensor] | None,
         noise: StepNoise | None,
-        tensors: tuple[Tensor, ...],
+        context: tuple[Tensor, ...],
         stats: Stats,
         slot: int = 0,
     ) -> None:
-        self.control, self.noise, self.tensors = control, noise, tensors
+        self.control, self.noise, self._context = control, noise, context
         self.t, self.t_next = interval
         self._drive, self._stats, self._slot = drive, stats, slot
         self.samplewise = drive is None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """Those of the control and of the drive, looked up when asked for: most steps do not ask."""
+        return tuple(self.control.tensors) + self._context
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """``f(t, x, u)`` with the drive's value as keyword ``drive``."""
@@ -176,7 +181,7 @@ class FlowLaw(Law):
         """One law for each slot of the control."""
         interval = (self.t, self.t_next)
         laws = [
-            FlowLaw(self.control, interval, self._drive, self.noise, self.tensors, self._stats, slot)
+            FlowLaw(self.control, interval, self._drive, self.noise, self._context, self._stats, slot)
             for slot in range(self.control.num_slots)
         ]
         for law in laws:
@@ -202,12 +207,11 @@ class FlowField(Field):
 
     def on(self, t: Tensor, t_next: Tensor, step: int = 0) -> Law:
         """Control, drive and noise of one interval."""
-        control = self.control.on(t, t_next)
-        tensors, drive = control.tensors, None
+        drive, context = None, ()
         if self.drive is not None:
-            drive, tensors = self.drive.on(t, t_next), tensors + tuple(self.drive.tensors)
+            drive, context = self.drive.on(t, t_next), tuple(self.drive.tensors)
         noise = None if self.noise is None else self.noise.on(step)
-        law = FlowLaw(control, (t, t_next), drive, noise, tensors, self.stats)
+        law = FlowLaw(self.control.on(t, t_next), (t, t_next), drive, noise, context, self.stats)
         law.horizon = self.control.horizon
         return law
 

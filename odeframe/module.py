@@ -85,8 +85,7 @@ class FlowModule(pl.LightningModule):
         self.task, self.rule, self._provenance = made.task, made.trainer, made.provenance()
         recorded = None if data_word is None else plain(data_word)
         if isinstance(recorded, dict):
-            options = {key: value for key, value in recorded.items() if key != "name"}
-            self._provenance.append(provenance("data", recorded["name"], options))
+            self._provenance.append(provenance("data", recorded["name"], _options(recorded)))
         self.automatic_optimization = self.rule.automatic_optimization
         self._optimizer = optimizer_class(optimizer)
         self._optimizer_options = {"lr": learning_rate, **(optimizer_options or {})}
@@ -97,12 +96,8 @@ class FlowModule(pl.LightningModule):
         self._scheduled: Optimizer | None = None
         #: what the command line's --optimizer and --lr_scheduler said, as plain data for checkpoints
         self.optimisation: dict[str, Any] = {}
-        self.evaluation_metrics = nn.ModuleDict(
-            {
-                f"{stage}_metrics": self.task.metrics(self.spec).clone(prefix=f"{stage}_")
-                for stage in ("train", "val", "test")
-            }
-        )
+        metrics = {stage: self.task.metrics(self.spec).clone(prefix=f"{stage}_") for stage in ("train", "val", "test")}
+        self.evaluation_metrics = nn.ModuleDict({f"{stage}_metrics": each for stage, each in metrics.items()})
         self.save_hyperparameters(
             {
                 "data_spec": self.spec.to_dict(),
@@ -192,7 +187,7 @@ class FlowModule(pl.LightningModule):
         return f"val_{self.task.monitor}", self.task.monitor_mode
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Records package and version of every part, the data's specification, and the optimiser of the command line."""
+        """Records package and version of every part, the data's specification, and the command line's optimiser."""
         checkpoint[CHECKPOINT_KEY] = {
             "components": self._provenance,
             "data_spec": self.spec.to_dict(),
@@ -215,6 +210,10 @@ class FlowModule(pl.LightningModule):
         module = cls(**{**checkpoint["hyper_parameters"], **objects})
         load_weights(module, checkpoint["state_dict"], path)
         return module.eval()
+
+
+def _options(choice: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in choice.items() if key != "name"}
 
 
 def warm_cosine(step: int, num_steps: float) -> float:

@@ -161,6 +161,8 @@ def offer(choice: Word, **options: Any) -> Any:
     if choice.component is None and not isinstance(target, type):
         return choice.build()
     known, open_ended = options_of(target)
+    if getattr(target, "__init__", None) is nn.Module.__init__:
+        open_ended = False  # its signature has **kwargs, and it refuses them all
     names = {option.name for option in known}
     return choice.build(**{k: v for k, v in options.items() if open_ended or k in names})
 

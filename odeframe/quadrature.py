@@ -91,9 +91,14 @@ class PackedLaw(Law):
 
     def __init__(self, inner: Law, field: PackedField) -> None:
         self.inner, self._field = inner, field
-        self.t, self.t_next, self.tensors, self.noise = inner.t, inner.t_next, inner.tensors, inner.noise
+        self.t, self.t_next, self.noise = inner.t, inner.t_next, inner.noise
         self.samplewise = inner.samplewise
         self.horizon = inner.horizon
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """Those of the inner law."""
+        return self.inner.tensors
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
         """The field and its running costs at one point."""

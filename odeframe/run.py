@@ -73,8 +73,8 @@ class Run:
             checkpoint = self.restore(ckpt_path)
             start = checkpoint["global_step"]
             keep_metrics(trainer, start)
-        resume = {} if ckpt_path is None else {"ckpt_path": ckpt_path, "weights_only": True}
-        trainer.fit(self.module, datamodule=self.data, **resume)
+        weights_only = None if ckpt_path is None else True
+        trainer.fit(self.module, datamodule=self.data, ckpt_path=ckpt_path, weights_only=weights_only)
         if ckpt_path is not None and trainer.global_step == start:
             raise InvalidOption(
                 f"checkpoint {ckpt_path}: has had {start} steps, and max_epochs={trainer.max_epochs}, "

@@ -41,7 +41,8 @@ ONLY_IN = {
     **dict.fromkeys(
         LIGHTNING,
         (
-            *(f"odeframe.{name}" for name in ("module", "data", "callbacks", "run", "comparison", "cli", "demo")),
+            *(f"odeframe.{name}" for name in ("module", "data", "callbacks", "run", "comparison", "demo")),
+            *(f"odeframe.{name}" for name in ("cli", "cli_lightning", "cli_run")),
             "odeframe.testing",
             "odeframe_plugins.data",
         ),

@@ -19,7 +19,7 @@ class TestFewPieces(ControlConformance):
 
 
 class TestPiecewiseLinear(ControlConformance):
-    control = "piecewise_linear"
+    control = {"name": "piecewise_linear", "pieces": 4}
 
 
 class TestLegendre(ControlConformance):
@@ -35,7 +35,7 @@ class TestFourier(ControlConformance):
 
 
 class TestBSpline(ControlConformance):
-    control = {"name": "galerkin", "basis": "bspline", "degree": 3, "init": "reset"}
+    control = {"name": "galerkin", "basis": "bspline", "degree": 3, "intervals": 2, "init": "reset"}
 
 
 class TestHypernetwork(ControlConformance):

@@ -73,7 +73,7 @@ def test_autonomous_ignores_time_and_refuses_feedback():
 def test_what_is_no_module_is_refused_with_the_way_for_functions():
     with pytest.raises(InvalidOption, match=r"a bare function goes to odeframe.solve\(field, x0, times\)"):
         as_dynamics(lambda t, x: -x)
-    with pytest.raises(InvalidOption, match="expected an nn.Module") as caught:
+    with pytest.raises(InvalidOption, match=r"expected an nn\.Module") as caught:
         as_dynamics(3)
     assert "odeframe.solve" not in str(caught.value)
 

@@ -14,8 +14,7 @@ from odeframe.field import FunctionField
 from odeframe.gradient import Gradient
 from odeframe.noise import Noise
 from odeframe.quadrature import KineticEnergy
-from odeframe.testing.gradients import NoisyEuler
-from odeframe.testing.problems import Explosion, Liouville
+from odeframe.testing.problems import Explosion, Liouville, NoisyEuler
 from problems import Driven, Linear, Logistic, Rotation, batch
 
 TIGHT = {"name": "dopri5", "rtol": 1e-10, "atol": 1e-12}
@@ -93,7 +92,7 @@ class TestWords:
             Flow(block(), **{kind: nn.Linear(2, 2)})
 
     def test_a_function_is_no_dynamics(self):
-        with pytest.raises(InvalidOption, match="a bare function goes to odeframe.solve"):
+        with pytest.raises(InvalidOption, match=r"a bare function goes to odeframe\.solve"):
             Flow(lambda t, x: -x)
 
     def test_a_plain_module_and_a_timed_one(self):
@@ -107,7 +106,7 @@ class TestWords:
         assert torch.allclose(Flow(nn.Identity(), solver=fine)(x), x * torch.tensor(1.0).exp(), atol=1e-6)
 
     def test_unknown_options_are_named(self):
-        with pytest.raises(InvalidOption, match="has no option 'step'.*Did you mean 'steps'"):
+        with pytest.raises(InvalidOption, match=r"has no option 'step'.*Did you mean 'steps'"):
             Flow(block(), solver={"name": "rk4", "step": 3})
 
 

@@ -55,7 +55,10 @@ def by_recursion(z, blocks, h):
     unit = z + h * blocks[0][0](None, z)
     if len(blocks) == 1:
         return [unit]
-    halves = [[column[: len(column) // 2] for column in blocks[1:]], [column[len(column) // 2 :] for column in blocks[1:]]]
+    halves = [
+        [column[: len(column) // 2] for column in blocks[1:]],
+        [column[len(column) // 2 :] for column in blocks[1:]],
+    ]
     middle = torch.stack(by_recursion(z, halves[0], h / 2)).mean(0)
     return [unit, *by_recursion(middle, halves[1], h / 2)]
 
@@ -214,7 +217,9 @@ def test_stochastic_only_where_it_draws():
 
 
 @pytest.mark.parametrize(
-    "options", [{"columns": 0}, {"columns": 13}, {"drop_path": "some"}, {"drop": 1.0}, {"columns": 2, "column": 2}], ids=str
+    "options",
+    [{"columns": 0}, {"columns": 13}, {"drop_path": "some"}, {"drop": 1.0}, {"columns": 2, "column": 2}],
+    ids=str,
 )
 def test_bad_options_are_refused(options):
     with pytest.raises(odeframe.InvalidOption, match=list(options)[-1]):

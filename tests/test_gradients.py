@@ -124,7 +124,8 @@ class Forgetful(Gradient):
         (Forgetful, "test_random_and_batch_wide_layers", ("batch_norm",), "update statistics once"),
         (Forgetful, "test_closures_are_not_lost", (), "lost in silence"),
         (Forgetful, "test_parameters_and_start", ("end", "piecewise"), "the parameters some get no gradient"),
-        (Forgetful, "test_second_derivatives", (), "wrong in silence"),
+        (Forgetful, "test_swapped_parameters_are_not_lost", (), "instead of those of the forward pass"),
+        (Forgetful, "test_second_derivatives", (), "carries no graph"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else value if isinstance(value, str) else "",
 )
@@ -150,7 +151,7 @@ class TestAdjointAgainstBackprop:
         assert abs(fitted_slope(counts, differences) - order) <= 0.2
 
     def test_closed_form(self):
-        """``dy(T)/dv = z y'`` of Liouville's equation: the speed's gradient is the velocity in ``s`` times the clock."""
+        """Liouville's ``dy/dv = z ds/dv``: the gradient of the speed is the velocity times the clock."""
         flow, x0 = Flow(Liouville(), solver={"name": "dopri5", "rtol": 1e-10}, gradient="adjoint"), Liouville.start()
         flow(x0)[:, 0].sum().backward()
         z = Liouville.exact(x0, Liouville.clock(1.0))[:, 1]
@@ -185,7 +186,7 @@ class TestAdjointAgainstBackprop:
             solution = flow.solve(x0, (0.0, 0.2, 1 / 3, 0.9, 1.0))
             loss = solution.states.sin().sum() + solution.quadratures["running_cost"].square().sum()
             grads.append(torch.autograd.grad(loss, list(flow.parameters())))
-        assert max(largest(a - b) for a, b in zip(*grads, strict=True)) <= 1e-8
+        assert max(largest(a - b) for a, b in zip(*grads, strict=True)) <= 1e-7
 
     def test_an_empty_batch(self):
         flow = Flow(Coupled(), solver="dopri5", gradient="adjoint")

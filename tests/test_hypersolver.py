@@ -77,7 +77,9 @@ def errors(fitted, counts, start=OTHERS):
 
 def reference(solver, steps, start=OTHERS):
     exact = odeframe.solve(Swirl(), start, (0, END), "dopri5", rtol=1e-10).final
-    return float((odeframe.solve(Swirl(), start, (0, END), solver, steps=steps).final - exact).norm(dim=1).mean().detach())
+    return float(
+        (odeframe.solve(Swirl(), start, (0, END), solver, steps=steps).final - exact).norm(dim=1).mean().detach()
+    )
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,7 @@ def test_names_and_order_do_not_mix():
     assert torch.allclose(flow.running_cost(solution), 4 + 0.5 * energy), "weights go with their own cost"
     with pytest.raises(InvalidOption, match="two have the name 'time'"):
         Flow(Rotation(), quadratures=[first, first])
-    with pytest.raises(InvalidOption, match="expected odeframe.Quadrature"):
+    with pytest.raises(InvalidOption, match=r"expected odeframe\.Quadrature"):
         Flow(Rotation(), quadratures=[lambda t, x: x])
 
 

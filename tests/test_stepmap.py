@@ -48,7 +48,7 @@ def noise_for(flow):
 @pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize("solver", step_solvers())
 def test_costates_and_gradients_of_every_step_solver(solver, control):
-    """``p_k = -dJ/dz_k`` and ``sum dH_k/du = -dJ/du``, with a running cost, by code that never runs one backward pass."""
+    """``p_k = -dJ/dz_k`` and ``sum dH_k/du = -dJ/du``, with a running cost, from the graphs of single steps."""
     flow, x0 = flow_of(solver, CONTROLS[control], [cost()]), batch(3, 4).requires_grad_(True)
     noise = noise_for(flow)
     found = torch.autograd.grad(objective(flow, x0, noise), [x0, *flow.parameters()])
@@ -77,7 +77,7 @@ def test_context_has_a_costate(solver, sequence):
 
 
 def test_a_network_is_its_step_maps():
-    """Stem, flow, transition, flow with a cost, head: one composition, running costs of both flows carried to the end."""
+    """Stem, flow, transition, flow, head: one composition, the running costs of both flows carried to the end."""
     torch.manual_seed(0)
     stem, middle, head = (nn.Linear(a, b).double() for a, b in ((3, 4), (4, 4), (4, 2)))
     first, second = flow_of("rk4", quadratures=[cost()]), flow_of("euler", "piecewise_constant", [KineticEnergy(0.2)])

@@ -21,12 +21,14 @@ _HOMES = {
     "TrainerConformance": "odeframe.testing.trainers",
 }
 
-# Checks are bare asserts with a message: pytest's rewriting keeps them alive under ``python -O`` and shows their values.
+# Checks are bare asserts with a message: pytest's rewriting keeps them alive under ``python -O`` and shows values.
 for _name in (
     "accuracy",
     "conformance",
     "contract",
+    "derivatives",
     "stepwise",
+    "surroundings",
     *(home.rpartition(".")[2] for home in _HOMES.values()),
 ):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")

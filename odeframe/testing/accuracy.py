@@ -74,8 +74,8 @@ class SolverChecks(Conformance):
         """The slope of the errors over :meth:`counts` is the order, within 0.2."""
         slope = fitted_slope(self.counts(), errors)
         assert abs(slope - order) <= 0.2, (
-            f"order {order} is claimed, the errors {', '.join(f'{e:.2e}' for e in errors)} at {self.counts()} steps have "
-            f"the slope {slope:.2f}: {hint}"
+            f"order {order} is claimed, the errors {', '.join(f'{e:.2e}' for e in errors)} at {self.counts()} steps "
+            f"have the slope {slope:.2f}: {hint}"
         )
 
 
@@ -124,8 +124,8 @@ class AccuracyChecks(SolverChecks):
         self.expect_order(
             errors,
             self.claim() or 0,
-            "across jumps a stage has read the control of the next piece, or a memory was carried over: evaluate the law "
-            "that step() is given and no other, and write restart = 'breakpoints' for a scheme with memory",
+            "across jumps a stage has read the control of the next piece, or a memory was carried over: evaluate the "
+            "law that step() is given and no other, and write restart = 'breakpoints' for a scheme with memory",
         )
 
     def remembers(self) -> bool:
@@ -210,13 +210,13 @@ class AccuracyChecks(SolverChecks):
         plain = [largest(flow.solve(x0, (0.0, t)).final - self.exact(t)) for t in (0.25, 0.5, 0.75, 1.0)]
         errors = [largest(state - self.exact(t)) for state, t in zip(states, times, strict=True)]
         assert max(errors) <= max((10 if self.is_adaptive() else 2) * max(plain), ROUND_OFF), (
-            f"errors at {times} are {[f'{e:.1e}' for e in errors]}, those of solves that end there up to {max(plain):.1e}: steps of "
-            "unequal length, or the interpolation between steps, are wrong"
+            f"errors at {times} are {[f'{e:.1e}' for e in errors]}, those of solves that end there up to "
+            f"{max(plain):.1e}: steps of unequal length, or the interpolation between steps, are wrong"
         )
 
     @concerns(lambda kit: isinstance(kit.part, AdaptiveSolver))
     def test_order_of_attempts_and_of_dense_output(self) -> None:
-        """With equal steps the end is of the claimed order, and one step's interpolation of its own (``dense_order``)."""
+        """With equal steps the end is of the claimed order, and the interpolation in a step of ``dense_order``."""
         ends, inner = [], []
         for n in self.counts():
             end, between = march(self.make(), n, Liouville.start(device=self.device))
@@ -226,8 +226,8 @@ class AccuracyChecks(SolverChecks):
         self.expect_order(ends, order, "check the weights of the propagated solution")
         slope, dense = fitted_slope(self.counts(), inner), self.dense_order or max(order - 1, 1)
         assert slope >= dense + 0.5, (
-            f"within one step the interpolation's error falls with the slope {slope:.2f}, that of an interpolant of order "
-            f"{dense} with {dense + 1}: check interpolate(), or say which order it has: dense_order = ..."
+            f"within one step the interpolation's error falls with the slope {slope:.2f}, that of an interpolant of "
+            f"order {dense} with {dense + 1}: check interpolate(), or say which order it has: dense_order = ..."
         )
 
     @concerns(lambda kit: kit.is_adaptive())
@@ -238,8 +238,8 @@ class AccuracyChecks(SolverChecks):
             flow = self.flow(Liouville(), rtol=rtol, atol=rtol / 10)
             errors.append(largest(flow(x0) - self.exact(1.0)))
             assert errors[-1] <= 100 * rtol, (
-                f"rtol = {rtol} gives the error {errors[-1]:.1e}: the error estimate is too small (its weights b - b_hat, "
-                "or its scale atol + rtol |x|)"
+                f"rtol = {rtol} gives the error {errors[-1]:.1e}: the error estimate is too small (its weights "
+                "b - b_hat, or its scale atol + rtol |x|)"
             )
         assert errors == sorted(errors, reverse=True), f"the error does not fall with the tolerance: {errors}"
 
@@ -266,7 +266,7 @@ class AccuracyChecks(SolverChecks):
 
 
 def march(solver: Solver, count: int, x0: Tensor) -> tuple[float, float]:
-    """Errors of an adaptive scheme with ``count`` equal steps on (0, 1): at the end, and between the ends of one step."""
+    """Errors of an adaptive scheme with ``count`` equal steps on (0, 1): at the end, and within a single step."""
     assert isinstance(solver, AdaptiveSolver)
     dynamics, x, dt, between = Liouville().to(x0.device), x0, 1.0 / count, 0.0
     with torch.no_grad():

@@ -48,8 +48,8 @@ class ContractChecks(SolverChecks):
         states = solution.states
         assert states.shape == (3, *shape), f"states are (num_times, batch, *state): got {tuple(states.shape)}"
         assert (states.dtype, states.device) == (x0.dtype, x0.device), (
-            f"x0 is {x0.dtype} on {x0.device}, the states {states.dtype} on {states.device}: a coefficient is a tensor of "
-            "another dtype or device; keep coefficients plain numbers, and times 0-d"
+            f"x0 is {x0.dtype} on {x0.device}, the states {states.dtype} on {states.device}: a coefficient is a tensor "
+            "of another dtype or device; keep coefficients plain numbers, and times 0-d"
         )
         assert solution.times.dtype == torch.float64 and solution.times.shape == (3,)
         assert solution.status is Status.SUCCESS
@@ -88,13 +88,15 @@ class ContractChecks(SolverChecks):
         """``stats.nfe`` is the number of calls of the dynamics."""
         dynamics = Liouville()
         flow = self.flow(dynamics, steps=8)
+        slots: Any = flow.control.block.slots
         for expected in (1, 2):
             solution = flow.solve(Liouville.start(device=self.device), (0.0, 0.4, 1.0))
-            calls = sum(slot.calls for slot in flow.control.block.slots)
+            calls = sum(slot.calls for slot in slots)
             assert solution.stats.nfe * expected == calls, (
                 f"{calls} calls of the dynamics after {expected} equal solves, stats.nfe = {solution.stats.nfe}: "
                 "call the law that is given, which counts, and count nothing twice; stats are of one solve"
             )
+        solution = flow.solve(Liouville.start(device=self.device), (0.0, 0.4, 1.0))
         assert flow.stats is solution.stats
         if isinstance(flow.solver, StepSolver):
             assert (solution.stats.accepted, solution.stats.rejected) == (9, 0)  # eight steps, one of them cut in two
@@ -117,8 +119,8 @@ class ContractChecks(SolverChecks):
         assert error.dt is not None and 0 < error.dt < 4, f"dt = {error.dt} is no step"
         assert error.nfe is not None and error.nfe > 0, f"nfe = {error.nfe}"
         assert error.worst_sample == 1, (
-            f"worst_sample = {error.worst_sample}, the second of the batch has the pole: give failed() the state or the "
-            "error that went wrong as suspect"
+            f"worst_sample = {error.worst_sample}, the second of the batch has the pole: give failed() the state or "
+            "the error that went wrong as suspect"
         )
         assert error.status.message in str(error)
 

@@ -73,8 +73,9 @@ class ControlConformance(Conformance):
             flow(self.start()).sin().sum().backward()
             idle = [name for name, p in flow.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
             assert not idle, (
-                f"with gradient={gradient!r} {idle} have no gradient: a template's own parameters are left over (set them to "
-                "None by control.empty), a value was detached, or law.tensors does not list all that the law depends on"
+                f"with gradient={gradient!r} {idle} have no gradient: a template's own parameters are left over (set "
+                "them to None by control.empty), a value was detached, or law.tensors does not list all that the law "
+                "depends on"
             )
 
     @pytest.mark.parametrize("horizon", [(0.0, 1.0), (2.0, -1.0)], ids=["forward", "backward"])
@@ -91,7 +92,7 @@ class ControlConformance(Conformance):
         """Between two breakpoints the control is one function, whichever interval it is asked for, up to both ends."""
         flow, x, size = self.flow(horizon=horizon), self.start(), abs(horizon[1] - horizon[0])
         points = [min(horizon), *sorted(flow.control.breakpoints()), max(horizon)]
-        for a, b in zip(points[:-1], points[1:], strict=True):
+        for a, b in itertools.pairwise(points):
             middle, sliver = 0.4 * a + 0.6 * b, SLIVER * size
             whole = self.law(flow, a, b)
             for start, end in ((a, middle), (middle, b), (b, a), (a, a + sliver), (b - sliver, b), (b, b - sliver)):
@@ -101,8 +102,8 @@ class ControlConformance(Conformance):
                     difference = max(largest(one - other) for one, other in pairs)
                     assert difference <= 1e-12, (
                         f"at t = {time:g} value or gradient of the law of [{start:g}, {end:g}] differ from those of "
-                        f"[{a:g}, {b:g}] by {difference:.1e}: choose the piece by the middle of the interval, not by a point; an end belongs to "
-                        "the pieces on both sides"
+                        f"[{a:g}, {b:g}] by {difference:.1e}: choose the piece by the middle of the interval, not by a "
+                        "point; an end belongs to the pieces on both sides"
                     )
 
     @staticmethod
@@ -148,7 +149,13 @@ class ControlConformance(Conformance):
             for parameter in twin.parameters():
                 parameter.add_(1.0)
         assert torch.equal(flow(x0), expected), "a deep copy shares parameters with its original"
-        assert largest(twin(x0) - expected) > 0, "a deep copy reads the original's parameters"
+        moved = twin(x0)
+        with torch.no_grad():
+            for parameter in flow.parameters():
+                parameter.sub_(1.0)
+        assert torch.equal(twin(x0), moved), (
+            "a deep copy reads the original's parameters: keep no references past modules"
+        )
 
     def test_modes_and_dtypes_reach_the_dynamics(self) -> None:
         """``.eval()`` and ``.float()`` on the flow reach what the control drives."""
@@ -182,7 +189,8 @@ class ControlConformance(Conformance):
         if type(flow.control).coarsen is not Control.coarsen:
             flow.coarsen(2)
             self.same(flow, x, times, before, "coarsen")
-            assert (flow.control.pieces, flow.solver.steps) == (pieces, STEPS), "coarsen does not undo refine"
+            assert flow.control.pieces == pieces, "coarsen does not undo refine"
+            assert flow.solver.steps == STEPS, "the solver's steps do not follow the pieces"
         with pytest.raises(InvalidOption):
             flow.control.refine(0)
 
@@ -216,22 +224,24 @@ class ControlConformance(Conformance):
                 flow(self.start(16, 2)).sum().backward()
             works.append(work.written)
         assert works[1] <= 5 * works[0], (
-            f"4 steps write {works[0]} numbers, 16 steps {works[1]}: a gradient of the full size is made at every step; "
-            "unbind stacked pieces once a solve instead of indexing them once a step"
+            f"4 steps write {works[0]} numbers, 16 steps {works[1]}: a gradient of the full size is made at every "
+            "step; unbind stacked pieces once a solve instead of indexing them once a step"
         )
 
     def test_rk4_keeps_its_order(self) -> None:
         """Order 4 under this control, jumps and all."""
-        flow, x0, counts = self.flow(), self.start(), [STEPS, 2 * STEPS, 4 * STEPS]
+        flow, x0, counts = self.flow(), self.start(), [4 * STEPS, 8 * STEPS, 16 * STEPS]
+        solver: Any = flow.solver
         results = []
-        for steps in (*counts, 16 * STEPS):
-            flow.solver.steps = steps
-            results.append(flow(x0))
+        for steps in (*counts, 32 * STEPS):  # fine enough for weights that change much from piece to piece
+            solver.steps = steps
+            with torch.no_grad():
+                results.append(flow(x0))
         errors = [largest(result - results[-1]) for result in results[:-1]]
         slope = fitted_slope(counts, errors)
         assert abs(slope - 4) <= 0.2, (
-            f"rk4's errors {errors} fall with the slope {slope:.2f}: a jump is missing in breakpoints(), or the law of an "
-            "interval is not smooth within it"
+            f"rk4's errors {errors} fall with the slope {slope:.2f}: a jump is missing in breakpoints(), or the law of "
+            "an interval is not smooth within it"
         )
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from odeframe.control import Block, Control, ControlLaw, FunctionalLaw, empty
 from odeframe.dynamics import BranchedDynamics, Dynamics, SemilinearDynamics, SeparableDynamics, StochasticDynamics
-from odeframe.field import per_sample
+from odeframe.field import Law, per_sample
+from odeframe.solver import Memory, StepSolver
 
 
 class Parted(SeparableDynamics, BranchedDynamics, SemilinearDynamics, StochasticDynamics):
@@ -225,3 +226,14 @@ class Ramp(Control):
     def values(self, t: Tensor) -> dict[str, Tensor]:
         """The parameters at a time, by name."""
         return {name: a + b * t for name, a, b in zip(self._names, self.level, self.slope, strict=True)}
+
+
+class NoisyEuler(StepSolver):
+    """Euler with multiplicative noise, ``x + dt f (1 + n / 2)``, to see whether a gradient repeats it."""
+
+    traits: ClassVar[tuple[str, ...]] = ("step", "stochastic")
+
+    def step(self, field: Law, t: Tensor, dt: Any, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """One step; its mean where there is no noise."""
+        scale = 1 if field.noise is None else 1 + 0.5 * field.noise.normal(x, tuple(x.shape[1:]))
+        return x + dt * scale * field(t, x), ()

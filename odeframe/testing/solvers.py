@@ -19,8 +19,8 @@ from odeframe.testing.stepwise import StepChecks
 class SolverConformance(AccuracyChecks, ContractChecks, StepChecks):
     """Set ``solver`` to a word, a class, or a function that takes options; ``order`` where the class declares none.
 
-    Which checks apply follows from what the solver is: a step solver is held against the rules of step maps, an adaptive
-    one against its tolerances, an order is checked where one is claimed.
+    Which checks apply follows from what the solver is: a step solver is held against the rules of step maps, an
+    adaptive one against its tolerances, an order is checked where one is claimed.
 
     Example:
         >>> from odeframe.testing import SolverConformance

@@ -103,8 +103,8 @@ class StepChecks(SolverChecks):
         some = None if noise is None else Noise(7, order + 10)
         together, alone = flow(x0, noise=noise)[order], flow(x0[order], noise=some)
         assert largest(together - alone) <= 1e-12, (
-            "a step solver treats samples one by one: a norm, a mean or a step length over the batch is no part of it, and "
-            "noise is keyed by the sample (law.noise), not drawn from torch's generator"
+            "a step solver treats samples one by one: a norm, a mean or a step length over the batch is no part of it, "
+            "and noise is keyed by the sample (law.noise), not drawn from torch's generator"
         )
 
     @concerns(lambda kit: isinstance(kit.part, StepSolver))
@@ -176,7 +176,7 @@ class StepChecks(SolverChecks):
 
     @concerns(lambda kit: isinstance(kit.part, StepSolver))
     def test_costates_are_minus_the_gradients(self) -> None:
-        """Pontryagin: ``p_k = d(p_{k+1} . z_{k+1})/dz_k`` is ``-dJ/dz_k``, and ``dH/du`` summed over steps ``-dJ/du``."""
+        """Pontryagin: ``p_k = d(p_{k+1} . z_{k+1})/dz_k`` is ``-dJ/dz_k``, and the sum of ``dH/du`` is ``-dJ/du``."""
         flow, x0, noise = self.network([cost()])
         maps = flow.steps(noise=noise)
         expected = torch.autograd.grad(objective(flow, x0, noise), list(flow.parameters()))
@@ -230,7 +230,8 @@ def pontryagin(maps: Sequence[StepMap], z: State) -> tuple[list[State], dict[int
         trail = [tuple(v.detach() for v in point) for point in forward(maps, z)]
     last = tuple(v.clone().requires_grad_(True) for v in trail[-1])
     p: State = tuple(-g for g in torch.autograd.grad(terminal(last), last))
-    costates, gradients = [], {}
+    costates: list[State] = []
+    gradients: dict[int, Tensor] = {}
     for step, point in zip(reversed(maps), reversed(trail[:-1]), strict=True):
         leaves = tuple(v.clone().requires_grad_(True) for v in point)
         hamiltonian = sum((a * b).sum() for a, b in zip(p, step(leaves), strict=True))

@@ -14,7 +14,7 @@ from odeframe import Field, Gradient, Incompatible, InvalidOption, Law, Solution
 from odeframe.grid import check_times, inside
 from odeframe.solution import Stats
 from odeframe.solver import StopRule
-from odeframe_plugins.gradients.dependence import autocast_state, check_law, dependencies
+from odeframe_plugins.gradients.dependence import autocast_state, check_law, check_places, dependencies
 
 
 class Adjoint(Gradient):
@@ -123,7 +123,8 @@ class _Backward:
     def piece(self, start: Tensor, end: Tensor, x: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """State and adjoint at ``start`` from those at ``end``, with no jump between."""
         law = self.field.on(start, end)
-        tensors = [tensor for tensor in law.tensors if id(tensor) in self.places]
+        tensors = [tensor for tensor in law.tensors if tensor.requires_grad]
+        check_places(tensors, self.places, "adjoint")
         if not self.checked:
             self.checked = True
             check_law(law, end, x, "adjoint")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -53,6 +53,24 @@ def check_dependence(outputs: Sequence[Tensor], known: Sequence[Tensor], gradien
                 "it as an nn.Parameter, pass it as drive=..., or write gradient='backprop'"
             )
         stack.extend(following for following, _ in node.next_functions)
+
+
+def check_places(tensors: Sequence[Tensor], places: Container[int], gradient: str) -> None:
+    """Refuses a backward pass that sees other tensors than the forward pass did: their gradients would be lost.
+
+    Args:
+        tensors: what the field depends on now and what asks for a gradient.
+        places: the identities of those that the forward pass saw.
+        gradient: name for the error.
+
+    Raises:
+        Incompatible: a tensor is not among them.
+    """
+    if any(id(tensor) not in places for tensor in tensors):
+        raise Incompatible(
+            f"gradient {gradient!r}: the field depends on other tensors in the backward pass than in the forward one "
+            "(parameters swapped by functional_call, replaced, or unfrozen in between); write gradient='backprop'"
+        )
 
 
 def check_law(law: Law, t: Tensor, x: Tensor, gradient: str) -> None:

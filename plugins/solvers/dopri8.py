@@ -41,8 +41,8 @@ DOPRI8 = Tableau(
     b_error_order=7,
 )
 #: The thirteen stages and the slope at the new state give order 5 between steps, by these coefficients of theta, ...,
-#: theta^7, a row a stage: the solution of the conditions of order 5 and of the slopes at both ends which leaves the least
-#: defects of orders 6 and 7 (below 2e-5), in least squares.
+#: theta^7, a row a stage: the solution of the conditions of order 5 and of the slopes at both ends which leaves the
+#: least defects of orders 6 and 7 (below 2e-5), in least squares.
 DOPRI8_DENSE = rectangle(
     """
     1 -7.509072949378897 27.228101343938878 -53.71217675934115 58.83671871051955 -33.61171533389104

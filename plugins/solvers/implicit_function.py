@@ -54,8 +54,8 @@ class ImplicitFunction(torch.autograd.Function):
         """``v``."""
         if torch.is_grad_enabled():
             raise Incompatible(
-                "implicit solvers give first derivatives only: got a backward pass with create_graph=True, expected one "
-                "without; for second derivatives write an explicit solver, e.g. solver='dopri5'"
+                "a solve by an implicit solver is not differentiated twice: got a backward pass with create_graph=True, "
+                "expected one without; for second derivatives write an explicit solver, e.g. solver='dopri5'"
             )
         return _transposed(ctx.image, ctx.leaf, g, ctx.kind), None, None, None
 
@@ -99,7 +99,7 @@ def check_state(name: str, x: Tensor) -> None:
     """Refuses what no implicit solver can do.
 
     Raises:
-        Incompatible: a complex or half-precision state, or a transform of ``torch.func``.
+        Incompatible: a complex or half-precision state, autocast, or a transform of ``torch.func``.
     """
     if x.is_complex():
         raise Incompatible(
@@ -107,6 +107,11 @@ def check_state(name: str, x: Tensor) -> None:
         )
     if x.dtype not in (torch.float32, torch.float64):
         raise InvalidOption(f"solver {name}: got dtype {x.dtype}, expected float32 or float64; write x0.float()")
+    if torch.is_autocast_enabled(x.device.type):
+        raise Incompatible(
+            f"solver {name}: got autocast, under which its iteration does not converge; write "
+            "torch.autocast(..., enabled=False) around the flow"
+        )
     if torch._C._are_functorch_transforms_active():
         raise Incompatible(
             f"solver {name}: got a transform of torch.func (grad, vjp, jvp, vmap), expected plain autograd; write "

@@ -157,7 +157,7 @@ class Outcome:
     Attributes:
         z: ``(batch, s, *state)``.
         converged: ``(batch,)``, on the host.
-        rate: ``(batch,)``, on the host, the last contraction that was seen, or else ``expected^0.8``.
+        rate: ``(batch,)``, on the host, the last contraction, 0 where one correction was enough.
         iterations: ``(batch,)``, on the host, how many corrections were made.
     """
 
@@ -174,7 +174,6 @@ def iterate(
     tolerance: float,
     limit: int,
     patient: bool = False,
-    expected: npt.NDArray[np.float64] | None = None,
 ) -> Outcome:
     """``z <- z + delta`` until, for every sample, ``theta / (1 - theta) |delta| <= tolerance``.
 
@@ -189,14 +188,12 @@ def iterate(
         limit: corrections at most.
         patient: whether a sample may diverge for a while (a Jacobian is taken anew), and whether corrections that no
             longer shrink but are within 100 tolerances count as round-off; otherwise divergence ends it.
-        expected: ``theta`` of an earlier iteration like this one ``(batch,)``, to end after the first correction; raised
-            to the power 0.8, for caution.
 
     Source: Hairer, Wanner 1996, IV.8 (8.10).
     """
     done = np.zeros(z.shape[0], dtype=bool)
     lost, before, spent, k = done.copy(), None, np.zeros(z.shape[0], dtype=int), 0
-    rate = np.ones(z.shape[0]) if expected is None else np.maximum(expected, 1e-16) ** 0.8
+    rate = np.zeros(z.shape[0])
     with np.errstate(all="ignore"):
         while k < limit and not (done | lost).all():
             delta = corrector.correct(z)
@@ -204,9 +201,7 @@ def iterate(
             moving, k = ~(done | lost), k + 1
             failing = ~np.isfinite(length)
             near = length == 0
-            if before is None:
-                near |= (rate < 1) & (rate * length <= tolerance * (1 - rate))
-            else:
+            if before is not None:
                 theta = length / np.maximum(before, 1e-300)
                 rate = np.where(moving, theta, rate)
                 near |= (theta < 1) & (theta * length <= tolerance * (1 - theta))

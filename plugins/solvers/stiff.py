@@ -37,7 +37,6 @@ class Trial:
         scale: ``(batch, D)`` the tolerance of each component.
         tolerance: of the iteration, as a share of ``scale``.
         limit: corrections a stage.
-        seen: ``(batch,)`` the contraction of the last iteration.
         factors: of the iteration's matrix, ``None`` where there is none.
     """
 
@@ -51,11 +50,9 @@ class Trial:
     scale: Tensor
     tolerance: float
     limit: int
-    seen: Tensor
     factors: Factors | None
 
     def __post_init__(self) -> None:
-        self.rate = self.seen.cpu().numpy()
         self.converged = np.ones(self.x.shape[0], dtype=bool)
         self.slow = np.zeros(self.x.shape[0], dtype=bool)
 
@@ -65,11 +62,10 @@ class Trial:
         start, corrector = guess.detach(), corrector_for(self.kind, system, self.factors, 0.1 * self.tolerance)
 
         def find() -> Outcome:
-            return iterate(corrector, start, self.size, self.tolerance, self.limit, expected=self.rate)
+            return iterate(corrector, start, self.size, self.tolerance, self.limit)
 
         z, outcome = solve_stages(system, find, self.kind)
         self.converged = self.converged & outcome.converged
-        self.rate = outcome.rate
         self.slow |= (outcome.rate > 1e-3) & (outcome.iterations > 2)
         return z
 
@@ -79,7 +75,7 @@ class Trial:
         return ratio.square().mean((1, 2)).sqrt()
 
     def smooth(self, error: Tensor, coupling: Coupling) -> Tensor:
-        """``(I - dt gamma J)^-1 error``, ``gamma`` the first real eigenvalue of ``A``: bounded where ``dt J`` is not."""
+        """``(I - dt gamma J)^-1 error``, ``gamma`` the real eigenvalue of ``A``: bounded where ``dt J`` is not."""
         if self.factors is not None:
             return self.factors.filter(error)
         gamma = next(value for value, _, _ in coupling.modes if not isinstance(value, complex))
@@ -110,7 +106,7 @@ class ImplicitAdaptive(AdaptiveSolver):
     """A stiffly accurate implicit scheme with an error estimate.
 
     A Jacobian is taken where the last step converged slowly (rate above 1e-3), or where this one does not with an older
-    one; a step whose iteration fails even so is rejected.  The memory is ``(f, J, age of J, rate, *past)``.
+    one; a step whose iteration fails even so is rejected.  The memory is ``(f, J, age of J, *past)``.
 
     Args:
         rtol, atol, max_steps, first_step, on_failure, per_sample, controller: see :class:`odeframe.AdaptiveSolver`.
@@ -155,8 +151,7 @@ class ImplicitAdaptive(AdaptiveSolver):
         age = torch.full((x.shape[0],), CURRENT, device=x.device)
         size = columns(x).shape[1] if resolve(self.newton, x) == "exact" else 0
         jacobian = velocity_and_jacobian(field, t, x)[1] if size else x.new_zeros(x.shape[0], 0, 0)
-        seen = torch.ones(x.shape[0], dtype=torch.float64, device=x.device)
-        return (field(t, x), jacobian, age, seen, *self.past(x))
+        return (field(t, x), jacobian, age, *self.past(x))
 
     def slope(self, field: Law, t: Tensor, x: Tensor, memory: Memory) -> Tensor:
         """``f(t, x)``, which is known."""
@@ -164,27 +159,26 @@ class ImplicitAdaptive(AdaptiveSolver):
 
     def attempt(self, field: Law, t: Tensor, dt: Any, x: Tensor, memory: Memory) -> Attempt:
         """Tries a step; a sample whose stages were not found has an infinite error."""
-        slope, jacobian, age, seen, *past = memory
+        slope, jacobian, age, *past = memory
         if x.numel() == 0:
             return Attempt(x, torch.zeros_like(x), memory, None)
         exact = resolve(self.newton, x) == "exact"
         if exact:
             jacobian, age = renewed(field, t, x, jacobian, age, age == EXPIRED)
-        trial = self.trial(field, t, dt, x, (slope, seen, past), jacobian if exact else None)
+        trial = self.trial(field, t, dt, x, (slope, past), jacobian if exact else None)
         step = self.run(trial)
         if exact and not trial.converged.all():
             old = (age == KEPT) & ~torch.from_numpy(trial.converged).to(x.device)
             if bool(old.any()):
                 jacobian, age = renewed(field, t, x, jacobian, age, old)
-                trial = self.trial(field, t, dt, x, (slope, torch.ones_like(seen), past), jacobian)
+                trial = self.trial(field, t, dt, x, (slope, past), jacobian)
                 step = self.run(trial)
         error = step.error
         if not trial.converged.all():
             found = per_sample_mask(torch.from_numpy(trial.converged).to(x.device), error)
             error = torch.where(found, error, torch.full_like(error, float("inf")))
         age = torch.where(torch.from_numpy(trial.slow), EXPIRED, KEPT).to(x.device)
-        seen = torch.from_numpy(trial.rate).to(x.device)
-        return Attempt(step.x, error, (step.slope, jacobian, age, seen, *step.past), step.stages)
+        return Attempt(step.x, error, (step.slope, jacobian, age, *step.past), step.stages)
 
     def trial(
         self,
@@ -192,7 +186,7 @@ class ImplicitAdaptive(AdaptiveSolver):
         t: Tensor,
         dt: Any,
         x: Tensor,
-        known: tuple[Tensor, Tensor, Sequence[Tensor]],
+        known: tuple[Tensor, Sequence[Tensor]],
         jacobian: Tensor | None,
     ) -> Trial:
         """A try under these tolerances."""
@@ -202,8 +196,8 @@ class ImplicitAdaptive(AdaptiveSolver):
         scale = atol + rtol * columns(x.detach()).abs()
         factors = None if jacobian is None else Factors(jacobian, dt, self.coupling)
         kind = "exact" if jacobian is not None else resolve(self.newton, x)
-        slope, seen, past = known
-        return Trial(field, t, dt, x, slope, past, kind, scale, tolerance, self.max_newton, seen, factors)
+        slope, past = known
+        return Trial(field, t, dt, x, slope, past, kind, scale, tolerance, self.max_newton, factors)
 
 
 def renewed(

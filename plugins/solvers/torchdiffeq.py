@@ -27,7 +27,8 @@ class Torchdiffeq(Solver):
         rtol: relative tolerance of adaptive methods.
         atol: absolute tolerance of adaptive methods.
         steps: equal steps from the first to the last time, for fixed-step methods.
-        max_steps: limit of adaptive methods, at 8 evaluations a step, between two breakpoints.
+        max_steps: accepted and rejected steps of adaptive methods between two breakpoints; through scipy, which does not
+            tell of its steps, 8 evaluations for each.
         options: passed on to the method; a name it does not have is refused.
         on_failure: as for every solver.
 
@@ -108,8 +109,9 @@ class Torchdiffeq(Solver):
 
     def cross_adaptive(self, law: Law, stats: Stats, x: Tensor, asked: Tensor, grid: Grid | None) -> Tensor:
         """The states at the times asked, by steps of the method's own choice."""
-        kind = _Watch if issubclass(SOLVERS[self.method], ScipyWrapperODESolver) else _StepWatch
-        watch = kind(law, x, asked, stats, 8 * self.max_steps)
+        through_scipy = issubclass(SOLVERS[self.method], ScipyWrapperODESolver)
+        kind, limit = (_Watch, 8 * self.max_steps) if through_scipy else (_StepWatch, self.max_steps)
+        watch = kind(law, x, asked, stats, limit)
         found = self.odeint(watch, x, asked, self.options)
         if len(found) < len(asked):  # scipy's way to give up
             raise watch.halt(Status.STEP_TOO_SMALL, watch.last)
@@ -183,7 +185,7 @@ class _RightHandSide:
 
 
 class _Watch(_RightHandSide):
-    """Remembers the last finite evaluation, and halts at the first other one or at a limit.
+    """Remembers the last finite evaluation, and halts at the first other one or at a limit of evaluations.
 
     torchdiffeq's own asserts give no status, and none at all under ``python -O``.
     """
@@ -197,10 +199,13 @@ class _Watch(_RightHandSide):
         """The failure, with what is remembered."""
         return Halt(status, self.t, self.dt, self.last, suspect)
 
-    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+    def count(self) -> None:
+        """One more evaluation, or step, of those that are limited."""
         self._calls += 1
         if self._calls > self._limit:
             raise self.halt(Status.TOO_MANY_STEPS, self.last)
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         if not bool(torch.isfinite(x.detach()).all()):
             raise self.halt(Status.NON_FINITE, x)
         self.remember(t, x)
@@ -208,18 +213,20 @@ class _Watch(_RightHandSide):
 
     def remember(self, t: Tensor, x: Tensor) -> None:
         """Where the method has come to, told by the times of its evaluations."""
+        self.count()
         if float(t) != self.t:
             self.t, self.dt = float(t), float(t) - self.t
         self.last = x.detach()
 
 
 class _StepWatch(_Watch):
-    """The same where torchdiffeq tells of each step."""
+    """The same where torchdiffeq tells of each step: steps are limited, accepted or not."""
 
     def remember(self, t: Tensor, x: Tensor) -> None:
         """Nothing: the steps say more."""
 
     def callback_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
+        self.count()
         if not abs(float(dt)) > 0 or float(t0) + float(dt) == float(t0):  # an assert of theirs, gone under -O
             self.t, self.dt, self.last = float(t0), float(dt), y0.detach()
             raise self.halt(Status.STEP_TOO_SMALL, y0)

@@ -123,13 +123,7 @@ class Torchode(Solver):
         suspect[worst] = 1.0  # failed() names the sample of largest magnitude
         reason = STATUS.get(code, Status.NON_FINITE)
         t, dt = float(right.t[worst]), float(right.dt[worst])
-        raise Halt(
-            Status.TOO_MANY_STEPS if too_many else Status.NON_FINITE,
-            t,
-            dt,
-            right.last,
-            suspect if code else ends[-1].detach(),
-        )
+        raise Halt(reason, t, dt, right.last, suspect if code else ends[-1].detach())
 
 
 class _Controller(torchode.PIDController):

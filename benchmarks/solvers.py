@@ -1,0 +1,143 @@
+"""Time of solves against torchdiffeq 0.2.5, as a table in Markdown: ratios of medians from interleaved repeats.
+
+    python -m benchmarks.solvers [--write docs/parts/speed.md] [--repeats 15] [--compile] [--dimensions 2 64 512 4096]
+
+The field is Linear(d, 2d), tanh, Linear(2d, d) on a batch of 128 in float32, one thread, no gradient.  dopri5 crosses
+(0, 1) at rtol = atol = 1e-5, rk4 takes 20 steps.  "Floor" is the number of evaluations times one evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torchdiffeq
+from torch import nn
+
+from odeframe import Flow
+
+BATCH, STEPS, TOLERANCE = 128, 20, 1e-5
+
+
+class Block(nn.Module):
+    """``f(t, x) = W2 tanh(W1 x + b1) + b2``."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(d, 2 * d), nn.Tanh(), nn.Linear(2 * d, d))
+
+    def forward(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """``dx/dt``."""
+        return self.net(x)
+
+
+class Counted(nn.Module):
+    """A block that counts its calls, for torchdiffeq."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.block, self.calls = block, 0
+
+    def forward(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """``dx/dt``."""
+        self.calls += 1
+        return self.block(t, x)
+
+
+def medians(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """The median time of each run in milliseconds; one repeat of all after the other, so that load hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+        run()
+    for _ in range(repeats):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def solvers(compiled: bool) -> dict[str, dict[str, object]]:
+    """The solvers of ours that are timed."""
+    words: dict[str, dict[str, object]] = {
+        "dopri5": {"name": "dopri5", "rtol": TOLERANCE, "atol": TOLERANCE},
+        "rk4": {"name": "rk4", "steps": STEPS},
+    }
+    if compiled:
+        words |= {f"{name}, compiled": {**word, "compile": True} for name, word in tuple(words.items())}
+    return words
+
+
+def rows(d: int, repeats: int, compiled: bool) -> list[str]:
+    """The lines of one state size."""
+    torch.manual_seed(0)
+    block, x0 = Block(d), torch.randn(BATCH, d)
+    flows = {name: Flow(block, solver=word) for name, word in solvers(compiled).items()}
+    times = torch.tensor([0.0, 1.0])
+    counted = Counted(block)
+
+    def theirs(method: str, **options: object) -> Callable[[], object]:
+        return lambda: torchdiffeq.odeint(counted, x0, times, method=method, **options)
+
+    runs: dict[str, Callable[[], object]] = {name: (lambda f=flow: f(x0)) for name, flow in flows.items()}
+    runs["torchdiffeq dopri5"] = theirs("dopri5", rtol=TOLERANCE, atol=TOLERANCE)
+    runs["torchdiffeq rk4"] = theirs("rk4", options={"step_size": 1 / STEPS})
+    runs["evaluation"] = lambda: [block(times[0], x0) for _ in range(20)]
+    with torch.no_grad():
+        found = medians(runs, repeats)
+        counts = {}
+        for method in ("dopri5", "rk4"):
+            counted.calls = 0
+            runs[f"torchdiffeq {method}"]()
+            counts[f"torchdiffeq {method}"] = counted.calls
+    counts |= {name: flow.stats.nfe for name, flow in flows.items()}
+    one = found["evaluation"] / 20
+    lines = []
+    for name, count in counts.items():
+        base = found["torchdiffeq dopri5" if "dopri5" in name else "torchdiffeq rk4"]
+        lines.append(
+            f"| {d} | {name} | {count} | {found[name]:.2f} | {found[name] / base:.2f} | {found[name] / (count * one):.2f} |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Prints the table, or writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", type=Path, help="the page whose part from '## Measured' on is replaced")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--compile", action="store_true", help="also with compile=True")
+    parser.add_argument("--dimensions", type=int, nargs="*", default=[2, 64, 512, 4096])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("default", module="odeframe")
+    lines = [line for d in arguments.dimensions for line in rows(d, arguments.repeats, arguments.compile)]
+    flag = " --compile" if arguments.compile else ""
+    text = "\n".join(
+        [
+            "## Measured",
+            "",
+            f"`python -m benchmarks.solvers{flag}`, torch {torch.__version__.split('+')[0]}, one thread, medians of "
+            f"{arguments.repeats} interleaved repeats:",
+            "",
+            "| d | solver | evaluations | ms | over torchdiffeq | over the floor |",
+            "|---|---|---|---|---|---|",
+            *lines,
+            "",
+        ]
+    )
+    if arguments.write is None:
+        print(text)
+        return
+    page = arguments.write.read_text("utf-8") if arguments.write.exists() else "# Speed\n\n"
+    arguments.write.write_text(page.split("## Measured")[0] + text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
