@@ -101,9 +101,8 @@ def rows(d: int, repeats: int, compiled: bool) -> list[str]:
     lines = []
     for name, count in counts.items():
         base = found["torchdiffeq dopri5" if "dopri5" in name else "torchdiffeq rk4"]
-        lines.append(
-            f"| {d} | {name} | {count} | {found[name]:.2f} | {found[name] / base:.2f} | {found[name] / (count * one):.2f} |"
-        )
+        ms = found[name]
+        lines.append(f"| {d} | {name} | {count} | {ms:.2f} | {ms / base:.2f} | {ms / (count * one):.2f} |")
     return lines
 
 

@@ -17,7 +17,7 @@ from odeframe.pace import Pace
 from odeframe.sample_pace import SamplePace
 from odeframe.solution import Solution, Status
 from odeframe.solver import Memory, OnFailure, Solver, StopRule, check_state
-from odeframe.stepsize import StepController
+from odeframe.stepsize import SAFETY, StepController
 
 __all__ = ["AdaptiveSolver", "Attempt"]
 
@@ -35,6 +35,7 @@ class AdaptiveSolver(Solver):
         stability_limit: ``h |lambda|`` at which the scheme loses stability, for the hint on stiffness; ``None`` where
             it has no limit.
         default_controller: of the step length.
+        safety: factor by which a step stays below the one whose error is the tolerance.
         lost_status: how a solve ends whose steps shrink to nothing without a finite error.
 
     Args:
@@ -56,6 +57,7 @@ class AdaptiveSolver(Solver):
     per_sample_steps: ClassVar[bool] = False
     stability_limit: ClassVar[float | None] = None
     default_controller: ClassVar[str] = "pi"
+    safety: ClassVar[float] = SAFETY
     lost_status: ClassVar[Status] = Status.NON_FINITE
 
     def __init__(
@@ -80,7 +82,7 @@ class AdaptiveSolver(Solver):
             raise InvalidOption(f"solver {name} has one step for the whole batch: write per_sample=False, or 'dopri5'")
         self.rtol, self.atol, self.max_steps, self.first_step = rtol, atol, max_steps, first_step
         self.per_sample, self.compile_step = per_sample, compile
-        self.controller = StepController(controller or self.default_controller, self.error_order)
+        self.controller = StepController(controller or self.default_controller, self.error_order, self.safety)
 
     def init(self, field: Law, t: Tensor, x: Tensor) -> Memory:
         """What the scheme reuses from the last step, at the start of an interval without breakpoints."""

@@ -141,20 +141,20 @@ def progress_bar() -> RichProgressBar:
     return RichProgressBar(leave=False)
 
 
-def best_and_last(folder: str | Path, monitor: str | None, mode: str) -> ModelCheckpoint:
-    """Keeps ``best.ckpt``, by a validation metric, and ``last.ckpt``.
+def best_and_last(folder: str | Path, monitor: str | None, mode: str) -> list[ModelCheckpoint]:
+    """Keep ``best.ckpt``, by a validation metric, and ``last.ckpt``, of the last epoch.
+
+    Two callbacks, since Lightning's ``save_last`` writes ``last.ckpt`` only where the best is written too, so that it
+    is not the last. Without version numbers, since a second fit in a folder would write ``last-v1.ckpt`` beside a stale
+    ``last.ckpt``.
 
     Args:
         folder: where they go.
         monitor: the metric; ``None`` where there is none, and nothing is best.
         mode: ``"max"`` or ``"min"``.
     """
-    return ModelCheckpoint(
-        folder,
-        filename="best",
-        monitor=monitor,
-        mode=mode,
-        save_top_k=0 if monitor is None else 1,
-        save_last=True,
-        enable_version_counter=False,  # with one, a second fit in a folder writes last-v1.ckpt and last.ckpt is stale
-    )
+    last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    if monitor is None:
+        return [last]
+    best = ModelCheckpoint(folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
+    return [best, last]

@@ -70,7 +70,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], path: str | Path) 
     wanted = module.state_dict()
     faults = [f"{name} is missing from it" for name in wanted if name not in state]
     faults += [f"{name} is in it alone" for name in state if name not in wanted]
-    for name in wanted.keys() & state.keys():
+    for name in (name for name in wanted if name in state):
         has, needs = state[name], wanted[name]
         if isinstance(has, Tensor) and isinstance(needs, Tensor) and has.shape != needs.shape:
             faults.append(f"{name} has the shape {tuple(has.shape)} in it, {tuple(needs.shape)} in the model")

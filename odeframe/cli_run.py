@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
 from odeframe.callbacks import Interrupted
@@ -185,13 +186,10 @@ def _tell_interruption(stop: Interrupted) -> None:
 
 def _results(line: CommandLine) -> list[tuple[str, str]]:
     found = []
-    keeper: Any = line.trainer.checkpoint_callback
-    best = getattr(keeper, "best_model_path", "")
-    if best:
-        score = getattr(keeper, "best_model_score", None)
-        found.append(("best", f"{_near(best)}" + ("" if score is None else f"  {keeper.monitor} {float(score):.4g}")))
-    if getattr(keeper, "last_model_path", ""):
-        found.append(("last", _near(keeper.last_model_path)))
+    for keeper in line.trainer.checkpoint_callbacks:
+        if isinstance(keeper, ModelCheckpoint) and keeper.best_model_path:
+            score = "" if keeper.best_model_score is None else f"  {keeper.monitor} {float(keeper.best_model_score):.4g}"
+            found.append(("best" if keeper.monitor else "last", _near(keeper.best_model_path) + score))
     for title, name in (("metrics", "metrics.csv"), ("config", "config.yaml")):
         if (line.run.folder / name).is_file():
             found.append((title, str(line.run.folder / name)))

@@ -197,14 +197,13 @@ class Flow(nn.Module):
 
     def coarsen(self, factor: int) -> None:
         """``factor`` times fewer pieces and steps: the inverse of :meth:`refine`, or the nearest control."""
-        steps = None
-        if isinstance(self.solver, StepSolver) and self.solver.dt is None:
-            steps = self.solver.steps or DEFAULT_STEPS
-            if factor < 1 or steps % factor:
-                raise InvalidOption(f"coarsen: got factor {factor}, expected a divisor of the solver's {steps} steps")
+        solver = self.solver if isinstance(self.solver, StepSolver) and self.solver.dt is None else None
+        steps = (solver.steps or DEFAULT_STEPS) if solver is not None else factor
+        if factor < 1 or steps % factor:
+            raise InvalidOption(f"coarsen: got factor {factor}, expected a divisor of the solver's {steps} steps")
         self.control.coarsen(factor)
-        if steps is not None:
-            self.solver.steps = steps // factor
+        if solver is not None:
+            solver.steps = steps // factor
 
     def extra_repr(self) -> str:
         """The horizon and the gradient's name."""

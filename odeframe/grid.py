@@ -26,12 +26,14 @@ class Grid:
         spacing: signed step lengths, numbers, or 0-d tensors where the times carry a gradient.
         outputs: for each output time the index of its node.
         jumps: indices of nodes where the control or the drive jumps.
+        restarts: indices of nodes where the solver forgets its memory.
     """
 
     nodes: tuple[Tensor, ...]
     spacing: tuple[Any, ...]
     outputs: tuple[int, ...]
     jumps: frozenset[int]
+    restarts: frozenset[int] = frozenset()
 
 
 def check_times(times: Any) -> Tensor:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: The hint on stiffness is looked for at every tenth accepted step, then at each until it is sure or was wrong: 15
 #: steps at the limit of stability, forgotten after 6 that are not (Hairer, Wanner 1996, IV.2).
-STIFF_EVERY, STIFF_HITS, STIFF_MISSES, STIFF_MARGIN = 10, 15, 6, 0.95
+STIFF_EVERY, STIFF_HITS, STIFF_MISSES, STIFF_MARGIN = 10, 15, 6, 0.85
 
 
 class Crossing(ABC):

@@ -224,6 +224,8 @@ def _checked_trajectories(panel: Trajectories) -> tuple[np.ndarray, np.ndarray, 
         )
     if not np.isfinite(times).all() or not (np.diff(times) > 0).all():
         raise DataError(f"{where}: times must be finite and increase, got {times.tolist()}")
+    if (labels < 0).any() or (labels != labels.astype(int)).any():
+        raise DataError(f"{where}: labels must be whole numbers from 0, got {labels.tolist()}")
     bad = np.argwhere(~np.isfinite(states))
     if len(bad):
         raise DataError(f"{where}: the state of sample {bad[0][1]} is not finite at t = {times[bad[0][0]]:g}")

@@ -164,7 +164,7 @@ def trainer_options(
     if chosen.get("enable_checkpointing") is not False and not _has(callbacks, Checkpoint):
         validated = type(data).val_dataloader is not pl.LightningDataModule.val_dataloader
         validated &= chosen.get("limit_val_batches") != 0
-        callbacks.append(best_and_last(folder / "checkpoints", *module.monitor if validated else (None, "min")))
+        callbacks += best_and_last(folder / "checkpoints", *module.monitor if validated else (None, "min"))
     logger = CSVLogger(str(folder), name="", version="")
     return {**own, "log_every_n_steps": 10, "logger": logger, **chosen, "callbacks": callbacks}
 

@@ -144,7 +144,7 @@ class SolverStep(FlowStep):
     def __init__(self, frame: Frame, k: int) -> None:
         super().__init__(frame, k)
         self.last = k == len(frame.grid.spacing) - 1
-        self.restart = frame.flow.solver.restart == "breakpoints" and k in frame.grid.jumps
+        self.restart = k in frame.grid.restarts
 
     def forward(self, z: State) -> State:
         """``z_{k+1}``."""

@@ -26,30 +26,31 @@ class StepController:
     Args:
         name: ``"i"`` (elementary), ``"pi"`` (Gustafsson's, with the gains of Hairer's DOPRI5) or ``"pid"`` (Kennedy's).
         order: the power of ``dt`` in the error estimate of one step.
+        safety: of the elementary controller, below 1.
 
     Source: Gustafsson 1991; Hairer, Wanner 1996, IV.2; Kennedy, Carpenter, Lewis 2000, Low-storage, explicit
     Runge-Kutta schemes for the compressible Navier-Stokes equations.
     """
 
-    def __init__(self, name: str, order: int) -> None:
+    def __init__(self, name: str, order: int, safety: float = SAFETY) -> None:
         if name not in CONTROLLERS:
             raise InvalidOption(f"solver option controller: got {name!r}, expected one of {', '.join(CONTROLLERS)}")
-        self.order = order
+        self.order, self.safety = order, safety
         self.powers = [-beta / order for beta in CONTROLLERS[name]]
-        self.safety = SAFETY ** sum(CONTROLLERS[name])
+        self.factor = safety ** sum(CONTROLLERS[name])
 
     def after_accept(self, ratio: Any, last: Any, before: Any, may_grow: Any = True) -> Any:
         """The factor after an accepted step, from its error ratio and those of the two accepted before it."""
         now, last, before = (_clip(r, LEAST, None) for r in (ratio, last, before))
         p = self.powers
-        factor = _clip(self.safety * now ** p[0] * last ** p[1] * before ** p[2], SHRINK, GROW)
+        factor = _clip(self.factor * now ** p[0] * last ** p[1] * before ** p[2], SHRINK, GROW)
         if torch.is_tensor(factor):
             return torch.where(may_grow, factor, factor.clamp(max=1.0))
         return factor if may_grow else min(1.0, factor)
 
     def after_reject(self, ratio: Any) -> Any:
         """The factor after a rejected step with a finite error."""
-        return _clip(SAFETY * _clip(ratio, 1.0, None) ** (-1 / self.order), SHRINK, 1.0)
+        return _clip(self.safety * _clip(ratio, 1.0, None) ** (-1 / self.order), SHRINK, 1.0)
 
 
 def _clip(value: Any, low: float | None, high: float | None) -> Any:

@@ -18,7 +18,7 @@ LAYERS = (
     ("options", "hookspecs", "discovery", "plugins", "component", "registry", "specification"),
     ("compatibility",),
     ("dynamics", "noise", "drive", "grid", "solution", "field", "control", "quadrature"),
-    ("solver", "adaptive", "attempt", "compiled", "gradient", "pace", "sample_pace", "stepsize"),
+    ("walk", "solver", "adaptive", "attempt", "compiled", "gradient", "pace", "sample_pace", "stepsize"),
     ("stepmap", "flow"),
     ("network",),
     ("trainer", "task", "reduction", "assembly"),
@@ -142,6 +142,7 @@ def across_kinds(source: Source) -> list[str]:
         for module, items in source.imports.items()
         for item in items
         if within(module, "odeframe_plugins") and within(item.target, "odeframe_plugins")
+        if module != "odeframe_plugins"  # the entry module gathers the tables of all kinds
         if module.split(".")[1:2] != item.target.split(".")[1:2]
     ]
 

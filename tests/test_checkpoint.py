@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 import odeframe
-from odeframe import Flow, InvalidOption, Noise
+from odeframe import Flow, InvalidOption, Noise, StepSolver
 from odeframe.quadrature import RunningCost
 from odeframe.testing import GradientConformance
 from odeframe.testing.accuracy import largest
-from odeframe.testing.gradients import NoisyEuler
 from odeframe.testing.problems import Coupled
 from odeframe_plugins.gradients.revolve import capacity, chain, least_steps, split
 
@@ -24,6 +23,15 @@ class TestCheckpoint(GradientConformance):
 class TestThreeSlots(GradientConformance):
     gradient = {"name": "checkpoint", "slots": 3}
     solvers = ({"name": "ab4", "steps": 32}, {"name": "dopri5", "rtol": 1e-10, "atol": 1e-12})
+
+
+class NoisyEuler(StepSolver):
+    """x + dt f (1 + n / 2) with noise keyed by the step."""
+
+    traits = ("step", "stochastic")
+
+    def step(self, field, t, dt, x, memory):
+        return x + dt * (1 + 0.5 * field.noise.normal(x, tuple(x.shape[1:]))) * field(t, x), ()
 
 
 @functools.cache

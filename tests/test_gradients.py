@@ -48,7 +48,7 @@ class Plain(Gradient):
 
 
 class TestPlainOfTheseTests(GradientConformance):
-    gradient = Plain
+    gradient, solvers = Plain, ({"name": "rk4", "steps": 8},)
 
 
 class Detached(Plain):

@@ -1,5 +1,6 @@
 """PolyNet's compositions: what they are for linear blocks, and what they are not for others."""
 
+import itertools
 import math
 
 import pytest
@@ -74,7 +75,7 @@ def error_at(solver, h, **options):
 def test_linear_block_truncates_the_resolvent(solver, options, power):
     """|step - (I - h A)^{-1} x| = O(h^power): 1/8 when h halves for poly-2, where Euler's is 1/4."""
     errors = [error_at(solver, h, **options) for h in (0.04, 0.02, 0.01)]
-    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
+    for coarse, fine in itertools.pairwise(errors):
         assert coarse / fine == pytest.approx(2**power, rel=0.1)
 
 

@@ -12,7 +12,8 @@ from odeframe import Flow, InvalidOption, Noise, SecondOrderDynamics, SeparableD
 from odeframe.grid import check_times
 from odeframe.quadrature import RunningCost
 from odeframe.testing import GradientConformance, SolverConformance
-from odeframe.testing.accuracy import largest
+from odeframe.testing.accuracy import fitted_slope, largest
+from odeframe.testing.problems import Liouville
 
 SEPARABLE = ("symplectic_euler", "verlet", "yoshida4")
 ANY_FIELD = ("reversible_midpoint", "alf", "reversible_heun")
@@ -20,6 +21,10 @@ ALL = (*SEPARABLE, "leapfrog", *ANY_FIELD)
 
 
 class TestReversibleMidpoint(SolverConformance):
+    solver = {"name": "reversible_midpoint", "start": "midpoint"}
+
+
+class TestReversibleMidpointAfterEuler(SolverConformance):
     solver = "reversible_midpoint"
 
     def test_exact_on_polynomials(self):
@@ -27,6 +32,22 @@ class TestReversibleMidpoint(SolverConformance):
         x0, times = torch.zeros(1, 1, dtype=torch.float64), torch.linspace(0, 1, 6, dtype=torch.float64)
         states = odeframe.solve(lambda t, x: torch.ones_like(x), x0, times, self.make(steps=5)).states
         assert largest(states[:, 0, 0] - times) <= 1e-14
+
+    def test_order_with_unequal_steps(self):
+        """Euler's step at every change of length: order 1 where each step is cut in two."""
+        x0, errors = Liouville.start(), []
+        for n in self.counts():
+            times = (0.0, *((k + 0.3) / n for k in range(n)), 1.0)
+            errors.append(largest(self.flow(Liouville(), steps=n).solve(x0, times).final - self.exact(1.0)))
+        assert abs(fitted_slope(self.counts(), errors) - 1) <= 0.2
+
+    def test_output_times_off_the_grid(self):
+        """A few of them are a few Euler steps more, each h^2 off: the order stays, with a larger constant."""
+        x0, errors = Liouville.start(), []
+        for n in self.counts():
+            states = self.flow(Liouville(), steps=n).solve(x0, (0.0, 0.03, 0.3, 0.59, 0.77, 1.0)).states
+            errors.append(largest(states[-1] - self.exact(1.0)))
+        assert fitted_slope(self.counts(), errors) >= 1.7
 
     def test_is_the_two_step_recursion(self):
         x0, h = torch.randn(3, 2, dtype=torch.float64), 0.05

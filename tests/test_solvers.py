@@ -26,6 +26,12 @@ class TestDopri5(SolverConformance):
     solver = "dopri5"
 
 
+class TestLeapfrog(SolverConformance):
+    """But for its order, which is that of x'' = F: tests of symplectic schemes have it."""
+
+    solver = "leapfrog"
+
+
 class TestTorchdiffeqDopri5(SolverConformance):
     solver = "torchdiffeq"
 

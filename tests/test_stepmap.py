@@ -22,12 +22,6 @@ CONTROLS = {"tied": "constant", "a piece a step": "piecewise_constant", "compute
 OPTIONS = {"hyper_euler": {"width": 4}}
 
 
-class AnyScheme(Coupled):
-    """A field with every part that a registered scheme asks for, a force too."""
-
-    traits = (*Coupled.traits, "second_order")
-
-
 def step_solvers():
     """The registered step solvers whose dependencies are installed."""
     named = set(odeframe.available("solver"))
@@ -38,7 +32,7 @@ def flow_of(solver, control="constant", quadratures=(), **options):
     torch.manual_seed(3)
     word = {"name": solver, "steps": 4, **OPTIONS.get(solver, {}), **options}
     control = control() if isinstance(control, type) else control
-    return Flow(AnyScheme(), control, word, quadratures=quadratures).double().eval()
+    return Flow(Coupled(), control, word, quadratures=quadratures).double().eval()
 
 
 def noise_for(flow):

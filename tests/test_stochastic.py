@@ -322,7 +322,7 @@ def test_surrogate_draws_other_weights_backward():
 
 @pytest.mark.parametrize("solver", CASES)
 def test_adjoint_is_refused_by_name(solver):
-    with pytest.raises(odeframe.Incompatible, match="adjoint.*stochastic"):
+    with pytest.raises(odeframe.Incompatible, match=r"adjoint.*stochastic"):
         Flow(CASES[solver](), solver=solver, gradient="adjoint")
 
 

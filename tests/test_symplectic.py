@@ -218,7 +218,7 @@ class TestLeapfrog:
     def test_the_same_block_is_parabolic_under_euler(self):
         """|x - y| contracts at h < 2 / |K|^2 (Ruthotto and Haber 2020), where leapfrog keeps energy instead."""
         dynamics = Spring()
-        h = 1.9 / float(torch.linalg.matrix_norm(dynamics.lift.weight, 2)) ** 2
+        h = 1.9 / float(torch.linalg.matrix_norm(dynamics.lift.weight.detach(), 2)) ** 2
         flow = Flow(dynamics, solver={"name": "euler", "steps": 50}, horizon=(0.0, 50 * h))
         states = flow.solve(torch.randn(8, 3), torch.linspace(0, 50 * h, 51)).states.detach()
         gaps = [torch.pdist(x) for x in states]

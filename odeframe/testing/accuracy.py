@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +27,8 @@ class SolverChecks(Conformance):
     Attributes:
         solver: a name, a mapping, a class or a function that takes options.
         order: the order to hold it against, where its class declares none.
-        dense_order: order of an adaptive scheme's interpolation between steps, where it is not ``order - 1``.
+        dense_order: order of an adaptive scheme's interpolation between steps, where its class does not say it and it
+            is not ``order - 1``.
         device: where the states live.
     """
 
@@ -39,8 +40,15 @@ class SolverChecks(Conformance):
 
     @classmethod
     def claim(cls) -> int | None:
-        """The order that is claimed."""
+        """The order that is claimed for ``x' = f``; a scheme for ``x'' = F`` claims its own for another problem."""
+        if not cls.is_first_order():
+            return None
         return cls.order if cls.order is not None else cls.part.order
+
+    @classmethod
+    def is_first_order(cls) -> bool:
+        """Whether it solves ``x' = f``, not ``x'' = F``."""
+        return "second_order" not in cls.part.traits
 
     @classmethod
     def is_adaptive(cls) -> bool:
@@ -67,13 +75,14 @@ class SolverChecks(Conformance):
 
     def counts(self) -> list[int]:
         """Numbers of steps in the asymptotic range, each twice the one before."""
-        first = 16 if (self.claim() or 1) <= 2 else 8 if (self.claim() or 1) <= 4 else PIECES
+        order = self.claim() or 1
+        first = 16 if order <= 3 else 8 if order <= 6 else PIECES
         return [first * 2**i for i in range(4)]
 
     def expect_order(self, errors: Sequence[float], order: int, hint: str) -> None:
         """The slope of the errors over :meth:`counts` is the order, within 0.2."""
-        slope = fitted_slope(self.counts(), errors)
-        assert abs(slope - order) <= 0.2, (
+        slope, above = fitted_slope(self.counts(), errors), 0.2 if order <= 6 else 0.5  # round-off comes too early
+        assert order - 0.2 <= slope <= order + above, (
             f"order {order} is claimed, the errors {', '.join(f'{e:.2e}' for e in errors)} at {self.counts()} steps "
             f"have the slope {slope:.2f}: {hint}"
         )
@@ -180,6 +189,7 @@ class AccuracyChecks(SolverChecks):
             errors, order, "the running cost falls behind: opaque = True promises that state and cost are one vector"
         )
 
+    @concerns(lambda kit: kit.is_first_order())
     def test_solving_back_returns(self) -> None:
         """From the end to the start, steps are negative and the initial state comes back."""
         x0, flow = Liouville.start(device=self.device), self.flow(Liouville(), steps=64)
@@ -202,6 +212,7 @@ class AccuracyChecks(SolverChecks):
         half = self.flow(Liouville(), steps=8).solve(x0, (0.0, 0.5)).final
         assert largest(states[2] - half) <= 1e-12, "the state at an output time is not that of the step that ends there"
 
+    @concerns(lambda kit: kit.is_first_order())
     def test_output_times_off_the_grid(self) -> None:
         """Wherever times lie, the states there are as exact as the end."""
         x0, flow = Liouville.start(device=self.device), self.flow(Liouville(), steps=16)
@@ -219,12 +230,13 @@ class AccuracyChecks(SolverChecks):
         """With equal steps the end is of the claimed order, and the interpolation in a step of ``dense_order``."""
         ends, inner = [], []
         for n in self.counts():
-            end, between = march(self.make(), n, Liouville.start(device=self.device))
+            end, between = march(self.make(), n, Liouville.start(device=self.device), self.exact)
             ends.append(end)
             inner.append(between)
         order = self.claim() or 0
         self.expect_order(ends, order, "check the weights of the propagated solution")
-        slope, dense = fitted_slope(self.counts(), inner), self.dense_order or max(order - 1, 1)
+        dense = self.dense_order or getattr(self.part, "dense_order", None) or max(order - 1, 1)
+        slope = fitted_slope(self.counts(), inner)
         assert slope >= dense + 0.5, (
             f"within one step the interpolation's error falls with the slope {slope:.2f}, that of an interpolant of "
             f"order {dense} with {dense + 1}: check interpolate(), or say which order it has: dense_order = ..."
@@ -265,7 +277,7 @@ class AccuracyChecks(SolverChecks):
         )
 
 
-def march(solver: Solver, count: int, x0: Tensor) -> tuple[float, float]:
+def march(solver: Solver, count: int, x0: Tensor, exact: Callable[[float], Tensor]) -> tuple[float, float]:
     """Errors of an adaptive scheme with ``count`` equal steps on (0, 1): at the end, and within a single step."""
     assert isinstance(solver, AdaptiveSolver)
     dynamics, x, dt, between = Liouville().to(x0.device), x0, 1.0 / count, 0.0
@@ -278,4 +290,4 @@ def march(solver: Solver, count: int, x0: Tensor) -> tuple[float, float]:
                 s = Liouville.clock((k + theta) * dt) - Liouville.clock(k * dt)
                 between = max(between, largest(solver.interpolate(theta, dt, x, attempt) - Liouville.exact(x, s)))
             x, memory = attempt.x, attempt.memory
-    return largest(x - Liouville.exact(x0, Liouville.clock(1.0))), between
+    return largest(x - exact(1.0)), between

@@ -27,7 +27,7 @@ class Parted(SeparableDynamics, BranchedDynamics, SemilinearDynamics, Stochastic
     """
 
     stiffness: ClassVar[float] = 0.5
-    traits: ClassVar[tuple[str, ...]] = ("separable", "branched", "semilinear", "stochastic_dynamics")
+    traits: ClassVar[tuple[str, ...]] = ("separable", "branched", "semilinear", "stochastic_dynamics", "second_order")
 
     def __init__(self) -> None:
         super().__init__()

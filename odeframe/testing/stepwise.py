@@ -92,7 +92,7 @@ class StepChecks(SolverChecks):
     def test_steps_stay_in_their_interval(self) -> None:
         """Every evaluation of a step lies between its ends, forwards and backwards."""
         flow, x0, noise = self.network()
-        for times in ((0.0, 1.0), (1.0, 0.0), (0.0, 0.1, 1.0)):
+        for times in ((0.0, 1.0), (1.0, 0.0), (0.25, 0.75)):
             flow.solver.solve(WatchedField(flow.field(noise=noise)), x0, times)
 
     @concerns(lambda kit: isinstance(kit.part, StepSolver))

@@ -23,7 +23,8 @@ class Antisymmetric(Constrained):
         damping: ``gamma >= 0``.
         pieces: passed on to ``of``, where it takes it.
 
-    Source: Haber, Ruthotto 2017, Stable Architectures for Deep Neural Networks, 3.1; Chang et al. 2019, AntisymmetricRNN.
+    Source: Haber, Ruthotto 2017, Stable Architectures for Deep Neural Networks, 3.1; Chang et al. 2019,
+        AntisymmetricRNN.
     """
 
     word = "antisymmetric"
@@ -44,7 +45,7 @@ class Antisymmetric(Constrained):
         result = value - value.transpose(0, 1).flip(places)
         if not self.damping:
             return result
-        centre = (..., *(n // 2 for n in value.shape[2:]))
+        centre: Any = (..., *(n // 2 for n in value.shape[2:]))
         identity = torch.zeros_like(value)
         identity[centre] = torch.eye(len(value), dtype=value.dtype, device=value.device)
         return result - self.damping * identity

@@ -69,7 +69,7 @@ class BasisControl(Control):
         return self.basis.nodal
 
     @property
-    def pieces(self) -> int:  # type: ignore[override]
+    def pieces(self) -> int:
         """The parts of the horizon between kinks."""
         return self.basis.pieces
 

@@ -15,9 +15,10 @@ from odeframe_plugins.controls.constrained import Constrained
 class Box(Constrained):
     """``low <= theta_i(t) <= high`` for every trainable parameter, kept by projection after each step of an optimiser.
 
-    The control underneath is one whose parameters are values of the weights, or weigh them with shares that sum to 1, so
-    that bounds on them are bounds at all times: ``constant``, ``piecewise_constant``, ``piecewise_linear``, ``galerkin``
-    with ``basis: bspline``; another one is refused.  Values outside are projected at the start too.
+    The control underneath is one whose parameters are values of the weights, or whose weights are means of its
+    parameters, so that bounds on them are bounds at all times: ``constant``, ``piecewise_constant``,
+    ``piecewise_linear``, ``galerkin`` with ``basis: bspline``; another one is refused.  Values outside are projected
+    at the start too.
 
     A loop of one's own calls ``flow.control.project()`` after ``optimizer.step()``.
 
@@ -32,9 +33,7 @@ class Box(Constrained):
 
     word = "box"
 
-    def __init__(
-        self, of: Any = "constant", low: float = -1.0, high: float = 1.0, pieces: int | None = None
-    ) -> None:
+    def __init__(self, of: Any = "constant", low: float = -1.0, high: float = 1.0, pieces: int | None = None) -> None:
         super().__init__(of, pieces)
         if not low < high:
             raise InvalidOption(f"control 'box': options low, high: got {low} and {high}, expected low < high")
@@ -53,8 +52,9 @@ class Box(Constrained):
         super().build(block, steps)
         if not getattr(self.inner, "nodal", False):
             raise InvalidOption(
-                f"control 'box': bounds on the parameters of {self.of!r} are no bounds on the weights that it computes; "
-                "write of: constant, piecewise_constant, piecewise_linear, or {name: galerkin, basis: bspline}"
+                f"control 'box': bounds on the parameters of {self.of!r} are no bounds on the weights that it "
+                "computes; write of: constant, piecewise_constant, piecewise_linear, or {name: galerkin, "
+                "basis: bspline}"
             )
 
     @property

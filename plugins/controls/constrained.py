@@ -68,7 +68,7 @@ class Constrained(Control):
         return self.inner.block
 
     @property
-    def pieces(self) -> int:  # type: ignore[override]
+    def pieces(self) -> int:
         """Those of the control underneath."""
         return self.inner.pieces
 

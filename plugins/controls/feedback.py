@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from odeframe import Control, Incompatible, InvalidOption
 from odeframe.control import Block, ControlLaw
-from odeframe.dynamics import takes_keyword
+from odeframe.dynamics import Autonomous, takes_keyword
 from odeframe.field import merge_times
 from odeframe.network import offer
 from odeframe.registry import word
@@ -120,7 +120,9 @@ class Feedback(Control):
         self.gains: Control = offer(word("control", gains), **offered)
         for option, control in (("of", self.open_loop), ("gains", self.gains)):
             if "closed_loop" in getattr(control, "traits", ()):
-                raise InvalidOption(f"control 'feedback': option {option} is an open-loop control, got another feedback")
+                raise InvalidOption(
+                    f"control 'feedback': option {option} is an open-loop control, got another feedback"
+                )
         inherited = getattr(self.open_loop, "traits", ())
         self.traits = tuple(dict.fromkeys((*type(self).traits, *inherited)))  # type: ignore[misc]
 
@@ -128,9 +130,11 @@ class Feedback(Control):
         """Attaches the open-loop control, then makes the policy."""
         dynamics, layers = block.slots[0], affine_layers(block)
         size = self._size or getattr(dynamics, "control_size", None)
-        if size and not takes_keyword(dynamics, "u"):
+        plain = isinstance(dynamics, Autonomous)
+        if size and (plain or not takes_keyword(dynamics, "u")):
+            name = type(dynamics.module if plain else dynamics).__name__
             raise InvalidOption(
-                f"control 'feedback': option size: got {size}, but {type(dynamics).__name__} takes no input u; write "
+                f"control 'feedback': option size: got {size}, but {name} takes no input u; write "
                 "forward(self, t, x, u=None), or leave out size to modulate its layers"
             )
         first = [name for name in layers if name.startswith("slots.0.")]
@@ -157,7 +161,7 @@ class Feedback(Control):
         return self.open_loop.block
 
     @property
-    def pieces(self) -> int:  # type: ignore[override]
+    def pieces(self) -> int:
         """Those of the open-loop control."""
         return self.open_loop.pieces
 
@@ -237,11 +241,11 @@ def _modulate(scale: Tensor, shift: Tensor) -> Any:
     def hook(module: nn.Module, args: Any, y: Tensor) -> Tensor:
         if y.shape[0] != scale.shape[0]:
             raise Incompatible(
-                f"control 'feedback': {type(module).__name__} returns {y.shape[0]} rows for a batch of {scale.shape[0]}; "
+                f"control 'feedback': {type(module).__name__} returns {y.shape[0]} rows for a batch of {len(scale)}; "
                 "the policy modulates layers that keep the batch dimension"
             )
         rest = [1] * (y.dim() - 2)  # a linear layer has its features last, a convolution along dimension 1
-        shape = [len(y), *rest, -1] if isinstance(module, nn.Linear) else [len(y), scale.shape[1], *rest]
+        shape = [len(y), *rest, scale.shape[1]] if isinstance(module, nn.Linear) else [len(y), scale.shape[1], *rest]
         return (1 + scale.reshape(shape)) * y + shift.reshape(shape)
 
     return hook

@@ -43,7 +43,9 @@ class Galerkin(BasisControl):
         if basis not in BASES:
             raise InvalidOption(f"control 'galerkin': option basis: got {basis!r}, expected one of {', '.join(BASES)}")
         if degree < (1 if basis == "bspline" else 0):
-            raise InvalidOption(f"control 'galerkin': option degree: got {degree}, expected at least 1 (or 0: constant)")
+            raise InvalidOption(
+                f"control 'galerkin': option degree: got {degree}, expected at least 1 (or 0: constant)"
+            )
         if intervals is not None and (basis != "bspline" or intervals < 1):
             raise InvalidOption(
                 f"control 'galerkin': option intervals: got {intervals} with basis {basis!r}, expected at least 1, and "

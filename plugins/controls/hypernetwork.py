@@ -18,8 +18,9 @@ class Hypernetwork(Control):
     """``theta(t) = theta_0 + net(z)``, ``z = 2 (t - t0) / (T - t0) - 1``, with a perceptron of two hidden tanh layers.
 
     The last layer of the net has ``hidden`` times as many weights as the block.  With ``rank = r`` a matrix or kernel
-    ``W`` ``(out, in, ...)`` has ``W(t) = W_0 + A diag(g(t)) B`` instead, ``A`` ``(out, r)``, ``B`` ``(r, in ...)``, and the
-    net makes ``g`` ``(r,)``: ``r (out + in ... + hidden)`` numbers.  Smaller parameters, biases, are made in full.
+    ``W`` ``(out, in, ...)`` has ``W(t) = W_0 + A diag(g(t)) B`` instead, ``A`` ``(out, r)``, ``B`` ``(r, in ...)``,
+    and the net makes ``g`` ``(r,)``: ``r (out + in ... + hidden)`` numbers.  Smaller parameters, biases, are made in
+    full.
 
     Args:
         hidden: size of the net's two inner layers.
@@ -71,7 +72,7 @@ class Hypernetwork(Control):
 
     def values(self, t: Tensor) -> dict[str, Tensor]:
         """The parameters at a time, by name."""
-        first = self.net[0].weight
+        first = next(self.net.parameters())
         z = 2 * share_of(t, self.horizon, "hypernetwork") - 1
         made = self.net(z.to(first).reshape(1) if torch.is_tensor(z) else first.new_full((1,), z))
         values = {}

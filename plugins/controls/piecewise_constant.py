@@ -79,7 +79,8 @@ class PiecewiseConstant(Control):
         """Joins ``factor`` neighbours each: their mean, with the buffers of the first."""
         if factor < 1 or self.pieces % factor:
             raise InvalidOption(
-                f"control 'piecewise_constant': coarsen: got factor {factor}, expected a divisor of {self.pieces} pieces"
+                f"control 'piecewise_constant': coarsen: got factor {factor}, expected a divisor of its "
+                f"{self.pieces} pieces"
             )
         kept = [self.blocks[i] for i in range(0, self.pieces, factor)]
         with torch.no_grad():

@@ -15,10 +15,10 @@ from odeframe_plugins.controls.constrained import Constrained
 class SpectralNorm(Constrained):
     """``W = V min(1, bound / sigma(V))``, ``sigma`` the largest singular value: ``|W x| <= bound |x|``.
 
-    For a kernel ``(out, in, k, ...)`` ``sigma`` is ``sqrt(k ...)`` times that of the matrix ``(out, in k ...)``, a bound of
-    the norm of the convolution with zero padding.  ``sigma`` is computed exactly, once a step where the weights are
-    constant in it: a power iteration would keep a state that differs between the evaluations which a gradient repeats,
-    and its estimate lies below ``sigma``.
+    For a kernel ``(out, in, k, ...)`` ``sigma`` is ``sqrt(k ...)`` times that of the matrix ``(out, in k ...)``, a
+    bound of the norm of the convolution with zero padding.  ``sigma`` is computed exactly, once a step where the
+    weights are constant in it: a power iteration would keep a state that differs between the evaluations which a
+    gradient repeats, and its estimate lies below ``sigma``.
 
     Args:
         of: a word for the control underneath.

@@ -54,7 +54,7 @@ class TimeConcat(Control):
     def values(self, t: Tensor) -> dict[str, Tensor]:
         """The parameters at a time, by name."""
         s = share_of(t, self.horizon, "time_concat")
-        values = dict(self._block.named_parameters())
+        values: dict[str, Tensor] = dict(self._block.named_parameters())
         for name, slope in zip(self._names, self.slopes, strict=True):
             shift = slope * (s.to(slope) if torch.is_tensor(s) else s)
             values[name] = values[name] + shift if name in values else shift

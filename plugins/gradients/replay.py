@@ -13,7 +13,7 @@ from torch import Tensor
 from odeframe import AdaptiveSolver, Field, Incompatible, Law, OdeframeError, Solver, StepSolver
 from odeframe.field import State
 from odeframe.grid import inside
-from odeframe_plugins.gradients.dependence import check_dependence
+from odeframe_plugins.gradients.dependence import check_dependence, check_places
 
 #: index of an output time and the state there
 Output = tuple[int, Tensor]
@@ -39,7 +39,7 @@ class GridSteps:
 
     def fresh(self, k: int) -> bool:
         """Whether the memory starts anew at step ``k``."""
-        return k == 0 or (self.solver.restart == "breakpoints" and k in self.grid.jumps)
+        return k == 0 or k in self.grid.restarts
 
     def law(self, k: int, nodes: Sequence[Tensor] | None = None) -> Law:
         """The law of step ``k``; ``nodes`` stand for those of the grid where times carry a gradient."""
@@ -141,7 +141,8 @@ class Sweep:
             leaves = [_leaf(v) for v in (x, *(() if self.steps.fresh(first) else memory))]
             nodes = self.leaf_nodes(first, last)
             laws = [self.steps.law(k, nodes) for k in range(first, last)]
-            tensors = {id(v): v for law in laws for v in law.tensors if id(v) in self.places}
+            tensors = {id(v): v for law in laws for v in law.tensors if v.requires_grad}
+            check_places(list(tensors.values()), self.places, self.name)
             now: State = (leaves[0], tuple(leaves[1:]))
             found: list[Output] = []
             before = self.evaluations

@@ -54,7 +54,7 @@ class ImplicitFunction(torch.autograd.Function):
         """``v``."""
         if torch.is_grad_enabled():
             raise Incompatible(
-                "a solve by an implicit solver is not differentiated twice: got a backward pass with create_graph=True, "
+                "an implicit solver is not differentiated twice: got a backward pass with create_graph=True, "
                 "expected one without; for second derivatives write an explicit solver, e.g. solver='dopri5'"
             )
         return _transposed(ctx.image, ctx.leaf, g, ctx.kind), None, None, None

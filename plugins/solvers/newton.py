@@ -241,4 +241,3 @@ def smoothed(system: StageSystem, value: float, x: Tensor, error: Tensor) -> Ten
         leaf = x.detach().requires_grad_(True)
         image = per_sample(system.dt, x) * value * system.law(system.t, leaf)
     return gmres(shifted_product(image, leaf), columns(error), 1e-3).reshape(error.shape)
-

@@ -2,37 +2,75 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from odeframe import InvalidOption, Law, ReversibleSolver
+from odeframe import Field, InvalidOption, Law, ReversibleSolver
+from odeframe.grid import Grid
 from odeframe.solver import Memory, OnFailure
 
 Restart = Literal["never", "breakpoints"]
 
 
 class ReversibleMidpoint(ReversibleSolver):
-    """The two-step (leapfrog) midpoint rule ``x_{n+1} = x_{n-1} + 2 h f(t_n, x_n)``, first step Euler's.
+    """The two-step (leapfrog) midpoint rule ``x_{n+1} = x_{n-1} + 2 h f(t_n, x_n)``, order 2, first step Euler's.
 
     The memory is the slope of the last step, ``s_n = (x_n - x_{n-1}) / h``, ``(batch, *state)``:
     ``s_{n+1} = 2 f(t_n, x_n) - s_n``, ``x_{n+1} = x_n + h s_{n+1}``, and back ``x_n = x_{n+1} - h s_{n+1}``,
-    ``s_n = 2 f(t_n, x_n) - s_{n+1}``: the length of the last step is not needed.  Order 2 on equal steps and on grids
-    with a bounded number of changes in length; across jumps of the control the slope is carried on, and the order
-    holds within pieces.
+    ``s_n = 2 f(t_n, x_n) - s_{n+1}``.  The slope is carried across jumps of the control, as midpoint networks need, and
+    the order holds within pieces.  Where the length of the steps changes (an output time off the grid) the rule starts
+    anew: with Euler's steps that costs one order if it happens at every step, with midpoint steps none; a reversible
+    gradient keeps one slope for each change.
 
     Neutral fields only: for an eigenvalue ``lambda`` with negative real part the second root of
     ``r^2 - 2 h lambda r - 1 = 0`` grows like ``exp(-Re(lambda) t)``, forwards and backwards.
 
-    Source: Chang et al. 2018, Reversible Architectures for Arbitrarily Deep Residual Neural Networks.
+    Args:
+        steps: equal steps from the first to the last time.
+        dt: step length instead.
+        start: how the first step is taken: ``"euler"``, or ``"midpoint"``, of order 2 with one more evaluation.
+        on_failure: as for every solver.
+
+    Source: Hairer, Norsett, Wanner 1993, III.1; Chang et al. 2018, Reversible Architectures for Arbitrarily Deep
+    Residual Neural Networks.
     """
 
     order = 2
     traits: ClassVar[tuple[str, ...]] = ("step", "reversible", "multistep")
 
+    def __init__(
+        self,
+        steps: int | None = None,
+        dt: float | None = None,
+        start: Literal["euler", "midpoint"] = "euler",
+        on_failure: OnFailure = "raise",
+    ) -> None:
+        super().__init__(steps, dt, on_failure)
+        if start not in ("euler", "midpoint"):
+            raise InvalidOption(
+                f"solver 'reversible_midpoint': option start: got {start!r}, expected 'euler' or 'midpoint'"
+            )
+        self.start = start
+
+    def grid(self, field: Field, times: Tensor) -> Grid:
+        """The grid, with a new start wherever the length of the steps changes."""
+        grid = super().grid(field, times)
+        lengths = [abs(float(dt)) for dt in grid.spacing]
+        changes = (
+            k for k, (a, b) in enumerate(itertools.pairwise(lengths), start=1) if abs(b - a) > 1e-9 * max(lengths)
+        )
+        return replace(grid, restarts=frozenset(changes))
+
     def init(self, field: Law, t: Tensor, x: Tensor) -> Memory:
-        """``s_0 = f_0``."""
-        return (field(t, x),)
+        """The slope whose reflection at ``f_0`` is that of the first step."""
+        slope = field(t, x)
+        if self.start == "euler":
+            return (slope,)
+        half = 0.5 * (field.t_next - t)
+        return (2 * slope - field(t + half, x + half * slope),)
 
     def step(self, field: Law, t: Tensor, dt: Any, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """The slope reflected at the field, and a step along it."""

@@ -200,9 +200,7 @@ class ImplicitAdaptive(AdaptiveSolver):
         return Trial(field, t, dt, x, slope, past, kind, scale, tolerance, self.max_newton, factors)
 
 
-def renewed(
-    law: Law, t: Tensor, x: Tensor, jacobian: Tensor, age: Tensor, which: Tensor
-) -> tuple[Tensor, Tensor]:
+def renewed(law: Law, t: Tensor, x: Tensor, jacobian: Tensor, age: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
     """Jacobians and their ages with those of the samples ``which`` ``(batch,)`` taken at ``x``."""
     if not bool(which.any()):
         return jacobian, age

@@ -27,8 +27,8 @@ class Torchdiffeq(Solver):
         rtol: relative tolerance of adaptive methods.
         atol: absolute tolerance of adaptive methods.
         steps: equal steps from the first to the last time, for fixed-step methods.
-        max_steps: accepted and rejected steps of adaptive methods between two breakpoints; through scipy, which does not
-            tell of its steps, 8 evaluations for each.
+        max_steps: accepted and rejected steps of adaptive methods between two breakpoints; through scipy, which does
+            not tell of its steps, 8 evaluations for each.
         options: passed on to the method; a name it does not have is refused.
         on_failure: as for every solver.
 

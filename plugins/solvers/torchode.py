@@ -87,8 +87,7 @@ class Torchode(Solver):
 
     def stretch(self, law: Law, stats: Stats, x: Tensor, asked: Tensor) -> list[Tensor]:
         """The states at the times asked, the first of them the start."""
-        right = _RightHandSide(law, x, asked)
-        term = torchode.ODETerm(right, with_stats=False)
+        term = torchode.ODETerm(lambda t, y: columns(law(t, y.reshape(x.shape))), with_stats=False)
         epsilon = torch.finfo(x.dtype).eps
         rtol = max(10 * epsilon, self.rtol or (1e-6 if epsilon < 1e-12 else 1e-4))
         controller = _Controller(
@@ -110,48 +109,36 @@ class Torchode(Solver):
         accepted, tried = int(found.stats["n_accepted"].sum()), int(found.stats["n_steps"].sum())
         stats.accepted, stats.rejected = stats.accepted + accepted, stats.rejected + tried - accepted
         ends = [v.reshape(x.shape) for v in found.ys.unbind(1)]
-        self.check(found.status, right, ends)
+        self.check(found.status, controller, ends)
         return [x, *ends[1:]]
 
-    def check(self, status: Tensor, right: _RightHandSide, ends: list[Tensor]) -> None:
+    def check(self, status: Tensor, watch: _Controller, ends: list[Tensor]) -> None:
         """Raises where a sample has failed, or has come to a state that is none."""
         worst = int(status.argmax())
         code = int(status[worst])
         if code == torchode.Status.SUCCESS.value and bool(torch.isfinite(ends[-1].detach()).all()):
             return
-        suspect = torch.zeros_like(right.last)
+        last = watch.last.reshape(ends[0].shape)
+        suspect = torch.zeros_like(last)
         suspect[worst] = 1.0  # failed() names the sample of largest magnitude
         reason = STATUS.get(code, Status.NON_FINITE)
-        t, dt = float(right.t[worst]), float(right.dt[worst])
-        raise Halt(reason, t, dt, right.last, suspect if code else ends[-1].detach())
+        raise Halt(reason, float(watch.t[worst]), float(watch.dt[worst]), last, suspect if code else ends[-1].detach())
 
 
 class _Controller(torchode.PIDController):
-    """torchode's controller, which also ends a solve whose time no longer moves."""
+    """torchode's controller, which remembers the last steps, and ends a solve whose time no longer moves.
 
-    def adapt_step_size(self, t0: Tensor, dt: Tensor, *rest: Any) -> Any:
+    Attributes:
+        t: where each sample's last step began, ``(batch,)``.
+        dt: that step, ``(batch,)``.
+        last: the states there, ``(batch, D)``.
+    """
+
+    def adapt_step_size(self, t0: Tensor, dt: Tensor, y0: Tensor, *rest: Any) -> Any:
         """The library's decision, with its own word for a step that is lost in rounding."""
-        accept, dt_next, state, status = super().adapt_step_size(t0, dt, *rest)
-        stuck = (t0 + dt == t0) & (dt != 0)  # 0 where a sample has finished
+        accept, dt_next, state, status = super().adapt_step_size(t0, dt, y0, *rest)
+        running = dt != 0  # a sample that has finished takes steps of no length
+        before = self.dt if hasattr(self, "dt") else dt
+        self.t, self.dt, self.last = t0, torch.where(running, dt, before), y0.detach()
+        stuck = running & (t0 + dt == t0)
         return accept, dt_next, state, torch.where(stuck, torchode.Status.REACHED_DT_MIN.value, status)
-
-
-class _RightHandSide(torch.nn.Module):
-    """The law on rows ``(batch, D)``; remembers each sample's last finite state, its time, and the time step there."""
-
-    def __init__(self, law: Law, x: Tensor, asked: Tensor) -> None:
-        super().__init__()
-        self._law, self._shape, self.last = law, x.shape, x.detach()
-        self.t = asked[0].to(x.device).expand(x.shape[0]).clone()
-        self.dt = (asked[-1] - asked[0]).to(x.device).expand(x.shape[0]).clone()
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """``dx/dt`` ``(batch, D)`` at ``t`` ``(batch,)``."""
-        x = y.reshape(self._shape)
-        f = columns(self._law(t, x))
-        with torch.no_grad():
-            good = torch.isfinite(y).all(1) & torch.isfinite(f).all(1)
-            self.last = torch.where(good.reshape(-1, *[1] * (x.dim() - 1)), x, self.last)
-            moved = good & (t != self.t)
-            self.dt, self.t = torch.where(moved, t - self.t, self.dt), torch.where(moved, t, self.t)
-        return f
