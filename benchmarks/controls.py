@@ -67,14 +67,14 @@ def step_of(network: nn.Module, x: Tensor) -> Callable[[], None]:
 
 
 def compare(step: Callable[[], None], base: Callable[[], None], repeats: int) -> tuple[float, float, float]:
-    """Medians of the times in ms, turn by turn, and of their ratio."""
+    """Medians of the processor times in ms, turn by turn, and of their ratio: other work on the machine disturbs less."""
     pairs = []
     for turn in range(repeats + 2):
         times = []
         for run in (step, base):
-            start = time.perf_counter()
+            start = time.process_time()
             run()
-            times.append(1e3 * (time.perf_counter() - start))
+            times.append(1e3 * (time.process_time() - start))
         if turn >= 2:
             pairs.append(times)
     ratios = [a / b for a, b in pairs]

@@ -56,7 +56,7 @@ EXAMPLES = {
     "validate": ("--ckpt_path runs/first/checkpoints/best.ckpt",),
     "test": (
         "--ckpt_path runs/first/checkpoints/best.ckpt",
-        "--ckpt_path runs/first/checkpoints/best.ckpt --model.solver=rk4 --model.solver.steps=20",
+        "--ckpt_path runs/first/checkpoints/best.ckpt --model.solver=rk4",
     ),
     "predict": ("--ckpt_path runs/first/checkpoints/best.ckpt --output runs/first",),
 }

@@ -188,7 +188,9 @@ def _results(line: CommandLine) -> list[tuple[str, str]]:
     found = []
     for keeper in line.trainer.checkpoint_callbacks:
         if isinstance(keeper, ModelCheckpoint) and keeper.best_model_path:
-            score = "" if keeper.best_model_score is None else f"  {keeper.monitor} {float(keeper.best_model_score):.4g}"
+            score = (
+                "" if keeper.best_model_score is None else f"  {keeper.monitor} {float(keeper.best_model_score):.4g}"
+            )
             found.append(("best" if keeper.monitor else "last", _near(keeper.best_model_path) + score))
     for title, name in (("metrics", "metrics.csv"), ("config", "config.yaml")):
         if (line.run.folder / name).is_file():

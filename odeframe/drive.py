@@ -87,7 +87,8 @@ class SequenceDrive(Drive):
 
 def piece_index(t: Tensor, t_next: Tensor, horizon: tuple[float, float], pieces: int) -> int:
     """Which of ``pieces`` equal parts of the horizon holds the interval, by its midpoint (safe from round-off)."""
-    middle = 0.5 * (float(t.detach().min()) + float(t_next.detach().max()))
+    low, high = (t, t_next) if t.dim() == 0 == t_next.dim() else (t.detach().min(), t_next.detach().max())
+    middle = 0.5 * (low.item() + high.item())
     start, end = horizon
     place = (middle - start) / (end - start)
     if not -1e-9 <= place <= 1 + 1e-9:

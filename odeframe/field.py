@@ -207,7 +207,7 @@ class FlowField(Field):
 
     def on(self, t: Tensor, t_next: Tensor, step: int = 0) -> Law:
         """Control, drive and noise of one interval."""
-        drive, context = None, ()
+        drive, context = None, tuple[Tensor, ...]()
         if self.drive is not None:
             drive, context = self.drive.on(t, t_next), tuple(self.drive.tensors)
         noise = None if self.noise is None else self.noise.on(step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Sequence
@@ -96,8 +97,8 @@ def make_grid(times: Tensor, breakpoints: Sequence[float], steps: int | None, dt
         nodes = list(torch.tensor(values, dtype=torch.float64).unbind())
         spacing = [b - a for a, b in itertools.pairwise(values)]
     where = {o: i for i, (_, o) in enumerate(marks) if o is not None}
-    at = [start + span * f for f, _ in marks]
-    restart = frozenset(i for i, t in enumerate(at) for j in jumps if abs(t - j) <= TOLERANCE * abs(span))
+    places = [(j - start) / span for j in jumps]
+    restart = frozenset(i for i, (f, _) in enumerate(marks) if places and _gap(places, f) <= TOLERANCE)
     return Grid(tuple(nodes), tuple(spacing), tuple(where[o] for o in range(len(plain))), restart)
 
 
@@ -114,7 +115,7 @@ def check_jumps(jumps: Sequence[float], fractions: Sequence[float], start: float
     """Raises where a breakpoint is not a node."""
     for jump in jumps:
         place = (jump - start) / span
-        if min(abs(place - f) for f in fractions) > TOLERANCE * 10:
+        if _gap(fractions, place) > TOLERANCE * 10:
             count = len(fractions) - 1
             legal = _nearest_legal([(j - start) / span for j in jumps], count)
             advice = f"use steps={' or steps='.join(map(str, legal))}" if legal else "choose another horizon"
@@ -122,6 +123,12 @@ def check_jumps(jumps: Sequence[float], fractions: Sequence[float], start: float
                 f"a step would straddle the breakpoint of the control or drive at t = {jump:g}: got {count} steps from "
                 f"{start:g} to {start + span:g} across {len(jumps) + 1} pieces; {advice}"
             )
+
+
+def _gap(ascending: Sequence[float], place: float) -> float:
+    """The distance to the nearest of some numbers: many pieces meet many nodes, so each is looked for by bisection."""
+    index = bisect.bisect_left(ascending, place)
+    return min(abs(place - near) for near in ascending[max(index - 1, 0) : index + 1])
 
 
 def _nearest_legal(places: Sequence[float], count: int) -> list[int]:

@@ -164,10 +164,12 @@ def save(figure: Figure, path: str | Path, dpi: int = DPI) -> Path:
     aside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(aside, format="png", dpi=dpi)
-        aside.replace(target)
+        try:
+            figure.savefig(aside, format="png", dpi=dpi)
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise InvalidOption(f"figure {target}: cannot be written: {error.strerror or error}") from error
     return target
 

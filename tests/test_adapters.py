@@ -129,20 +129,20 @@ SQUARE = """
 import torch, odeframe
 field, x0 = (lambda t, x: x**2), torch.tensor([[0.1], [2.0]], dtype=torch.float64)
 words = {words!r}
-with torch.no_grad():
-    solution = odeframe.solve(field, x0, (0.0, 3.0), on_failure="return", **words)
-    print(solution.status.name, bool(torch.isfinite(solution.final).all()))
-    try:
+try:
+    with torch.no_grad():
         odeframe.solve(field, x0, (0.0, 3.0), **words)
-    except odeframe.SolveFailed as error:
-        print(error.worst_sample, 0.2 < error.t < 3.0, error.nfe > 0)
+    print("SUCCESS")
+except odeframe.SolveFailed as error:
+    print(error.status.name, error.worst_sample, 0.2 < error.t < 3.0, error.nfe > 0)
 """
 BLOW_UPS = [
     *({"solver": "torchdiffeq", "method": m, "rtol": 1e-3, "max_steps": 500} for m in (*ADAPTIVE, "scipy_solver")),
     *({"solver": "torchdiffeq", "method": m, "steps": 200} for m in (*FIXED, "fixed_adams")),
     *({"solver": "torchode", "method": m, "rtol": 1e-4, "max_steps": 500} for m in ("dopri5", "tsit5", "heun")),
-    *({"solver": "scipy", "method": m} for m in SCIPY),
+    *({"solver": "scipy", "method": m, "rtol": 1e-4, "max_steps": 300} for m in SCIPY),
 ]
+FAILURES = [f"{status} 1 True True" for status in ("NON_FINITE", "STEP_TOO_SMALL", "TOO_MANY_STEPS")]
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,8 @@ BLOW_UPS = [
 def test_a_pole_ends_in_a_status(words, capsys):
     """y' = y^2 past its pole at 1/2: no assertion, no silent NaN, no endless loop."""
     exec(SQUARE.format(words=words), {})
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.split() in ([name, "False"] for name in ("NON_FINITE", "STEP_TOO_SMALL", "TOO_MANY_STEPS"))
-    assert second == "1 True True"
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line in FAILURES
 
 
 @pytest.mark.slow
@@ -166,9 +165,8 @@ def test_a_pole_ends_in_a_status_without_asserts(solver):
     command = [sys.executable, "-O", "-c", scripts]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     lines = done.stdout.splitlines()
-    assert len(lines) == 2 * sum(words["solver"] == solver for words in BLOW_UPS)
-    assert all("SUCCESS" not in line and line.endswith("False") for line in lines[::2]), lines
-    assert set(lines[1::2]) == {"1 True True"}, lines
+    assert len(lines) == sum(words["solver"] == solver for words in BLOW_UPS)
+    assert set(lines) <= set(FAILURES)
 
 
 class Weighted(Dynamics):

@@ -121,16 +121,16 @@ class TestFailure:
             f"for solver in {PAIRS}:\n"
             "    for per_sample in (False, True):\n"
             "        x0 = torch.tensor([[1.0], [0.25]], dtype=torch.float64)\n"
-            "        s = odeframe.solve(lambda t, x: x * x, x0, (0.0, 2.0), solver=solver, per_sample=per_sample,\n"
-            "                           on_failure='return')\n"
+            "        options = dict(solver=solver, per_sample=per_sample, rtol=1e-4, on_failure='return')\n"
+            "        s = odeframe.solve(lambda t, x: x * x, x0, (0.0, 2.0), **options)\n"
             "        print(s.status.name, s.stats.nfe, torch.isnan(s.final).flatten().tolist())\n"
         )
-        run = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, timeout=60)
+        run = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, timeout=110)
         lines = run.stdout.split("\n")[:-1]
         assert run.returncode == 0 and len(lines) == 10, run.stderr
         for line, per_sample in zip(lines, [False, True] * 5, strict=True):
             status, nfe, missing = line.split(" ", 2)
-            assert status in ("STEP_TOO_SMALL", "NON_FINITE") and int(nfe) < 7_000
+            assert status in ("STEP_TOO_SMALL", "NON_FINITE") and int(nfe) < 2_000
             assert missing == ("[True, False]" if per_sample else "[True, True]")
 
     @pytest.mark.parametrize("per_sample", [False, True])

@@ -6,13 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from plugin_fakes import offer
 
 import odeframe
 from odeframe import plugins
@@ -21,6 +19,7 @@ from odeframe.cli_sources import read_config, read_text, write_text
 from odeframe.cli_words import argument_words, completed, overlaid
 from odeframe.data import specification
 from odeframe.errors import InvalidOption
+from plugin_fakes import offer
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCHES = 5
@@ -102,7 +101,9 @@ def test_plugins_list_and_show(run):
 
 def test_a_broken_plugin_is_listed_with_its_reason_and_the_others_work(run):
     try:
-        plugins.reload([offer("sound", solver={"mine": "sound.solvers:Mine"}), offer("torn", solver=ValueError("gone"))])
+        plugins.reload(
+            [offer("sound", solver={"mine": "sound.solvers:Mine"}), offer("torn", solver=ValueError("gone"))]
+        )
         out, _ = run("plugins", "list")
         assert "sound 1.0  ok\n  solver        mine\n" in out
         assert "torn 1.0  quarantined: odeframe_solvers raised ValueError: gone" in out
@@ -126,7 +127,16 @@ def test_plugins_list_works_where_the_reader_of_the_pipe_goes_away():
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        *(("1e-3", 1e-3), ("1E5", 1e5), (".5", 0.5), ("3", 3), ("-3", -3), ("0x1f", 31), ("010", 10), ("-.inf", -torch.inf)),
+        *(
+            ("1e-3", 1e-3),
+            ("1E5", 1e5),
+            (".5", 0.5),
+            ("3", 3),
+            ("-3", -3),
+            ("0x1f", 31),
+            ("010", 10),
+            ("-.inf", -torch.inf),
+        ),
         *(("true", True), ("no", "no"), ("on", "on"), ("12:30", "12:30"), ("2024-01-01", "2024-01-01"), ("1_0", "1_0")),
         *(("null", None), ("", None), ("~", None), ("'3'", "3"), ("[1, 2e0]", [1, 2.0]), ("{a: 1e-2}", {"a": 0.01})),
     ],
@@ -169,22 +179,41 @@ def words(*layers):
         ([["--model.architecture.width=32"]], "architecture", {"name": "resnet", "width": 32}),
         # layers over layers
         ([{"model": {"solver": "rk4"}}, ["--model.solver.steps=8"]], "solver", {"name": "rk4", "steps": 8}),
-        ([{"model": {"solver": {"name": "rk4", "steps": 4}}}, ["--model.solver.steps=8"]], "solver", {"name": "rk4", "steps": 8}),
-        ([{"model": {"solver": {"name": "rk4", "steps": 4}}}, ["--model.solver=euler"]], "solver", {"name": "euler", "steps": 4}),
+        (
+            [{"model": {"solver": {"name": "rk4", "steps": 4}}}, ["--model.solver.steps=8"]],
+            "solver",
+            {"name": "rk4", "steps": 8},
+        ),
+        (
+            [{"model": {"solver": {"name": "rk4", "steps": 4}}}, ["--model.solver=euler"]],
+            "solver",
+            {"name": "euler", "steps": 4},
+        ),
         ([{"model": {"solver": "rk4"}}, {"model": {"solver": "euler"}}], "solver", {"name": "euler"}),
-        ([{"model": {"solver": {"name": "rk4", "steps": 4}}}, {"model": {"solver": {"steps": 2}}}], "solver", {"name": "rk4", "steps": 2}),
+        (
+            [{"model": {"solver": {"name": "rk4", "steps": 4}}}, {"model": {"solver": {"steps": 2}}}],
+            "solver",
+            {"name": "rk4", "steps": 2},
+        ),
         ([{"model": {"solver": "odeframe/rk4"}}, ["--model.solver=rk4"]], "solver", {"name": "rk4"}),
         # a trainer's word for a gradient
         ([["--model.trainer=adjoint"]], "trainer", "gradient"),
         ([["--model.trainer=adjoint", "--model.gradient.rtol=1e-3"]], "gradient", {"name": "adjoint", "rtol": 1e-3}),
-        ([{"model": {"trainer": "gradient", "gradient": "backprop"}}, ["--model.trainer=adjoint"]], "gradient", {"name": "adjoint"}),
+        (
+            [{"model": {"trainer": "gradient", "gradient": "backprop"}}, ["--model.trainer=adjoint"]],
+            "gradient",
+            {"name": "adjoint"},
+        ),
         # what is no word
         ([["--model.learning_rate=1e-3"]], "learning_rate", 1e-3),
         ([{"model": {"learning_rate": 1.0}}, ["--model.learning_rate=1e-3"]], "learning_rate", 1e-3),
-        ([{"model": {"optimizer_options": {"eps": 1e-3}}}, ["--model.optimizer_options.weight_decay=1e-2"]],
-         "optimizer_options", {"eps": 1e-3, "weight_decay": 1e-2}),
+        (
+            [{"model": {"optimizer_options": {"eps": 1e-3}}}, ["--model.optimizer_options.weight_decay=1e-2"]],
+            "optimizer_options",
+            {"eps": 1e-3, "weight_decay": 1e-2},
+        ),
     ],
-)  # fmt: skip
+)
 def test_words_are_laid_over_each_other(layers, kind, expected):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -260,14 +289,23 @@ def test_the_default_folder_is_named_after_date_and_architecture(run):
     "extra",
     [
         [],
-        ["--model.architecture=neural_ode", "--model.solver.rtol=1e-2", "--seed_everything=7", "--model.schedule=constant"],
+        [
+            "--model.architecture=neural_ode",
+            "--model.solver.rtol=1e-2",
+            "--seed_everything=7",
+            "--model.schedule=constant",
+        ],
         ["--optimizer=SGD", "--optimizer.lr=1e-2", "--lr_scheduler=StepLR", "--lr_scheduler.step_size=1"],
         ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss", "--model.trainer=adjoint"],
     ],
     ids=["words", "seed", "optimizer", "callbacks"],
 )
 def test_the_printed_config_gives_the_same_run(run, extra):
-    extra = [*(SMALL if "--model.architecture=neural_ode" not in extra else SMALL[:3]), *extra, "--trainer.max_epochs=1"]
+    extra = [
+        *(SMALL if "--model.architecture=neural_ode" not in extra else SMALL[:3]),
+        *extra,
+        "--trainer.max_epochs=1",
+    ]
     printed, err = run("fit", *extra, "--print_config")
     assert not list(Path.cwd().iterdir()) and "dropped" not in err
     Path("printed.yaml").write_text(printed)
@@ -308,11 +346,22 @@ def test_files_in_order_then_arguments(run):
 
 def test_lightning_s_loggers_and_callbacks_pass_through(run):
     logger = ("--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=tb")
-    stop = ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss", "--trainer.callbacks.patience=9")
+    stop = (
+        "--trainer.callbacks+=EarlyStopping",
+        "--trainer.callbacks.monitor=val_loss",
+        "--trainer.callbacks.patience=9",
+    )
     run("fit", *SMALL, *logger, *stop, "--trainer.max_epochs=1", "--output=first", "--quiet")
     assert list(Path("tb").rglob("events.out*")) and not Path("first/metrics.csv").exists()
     assert any(key.startswith("EarlyStopping") for key in last("first")["callbacks"])
-    run("fit", *SMALL, "--trainer.logger=false", "--trainer.enable_checkpointing=false", "--trainer.max_steps=1", "--output=o")
+    run(
+        "fit",
+        *SMALL,
+        "--trainer.logger=false",
+        "--trainer.enable_checkpointing=false",
+        "--trainer.max_steps=1",
+        "--output=o",
+    )
     assert [path.name for path in Path("o").iterdir()] == ["config.yaml"]
 
 
@@ -323,7 +372,9 @@ def test_lightning_s_optimizer_and_scheduler_replace_the_module_s(run):
     assert "betas" not in found["optimizer_states"][0]["param_groups"][0]
     assert found["lr_schedulers"][0]["gamma"] == 0.5
     assert found["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(1e-2 * 0.5**2)
-    _, err = run("fit", "--ckpt_path=first/checkpoints/last.ckpt", "--trainer.max_epochs=3", "--output=second", "--quiet")
+    _, err = run(
+        "fit", "--ckpt_path=first/checkpoints/last.ckpt", "--trainer.max_epochs=3", "--output=second", "--quiet"
+    )
     assert err == "" and last("second")["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(1e-2 * 0.5**3)
 
 
@@ -409,8 +460,8 @@ def test_a_checkpoint_alone_knows_its_model_and_data(run, trained, command):
 
 def test_a_checkpoint_under_another_solver(run, trained):
     path = trained / "checkpoints" / "last.ckpt"
-    out, _ = run("test", "--ckpt_path", path, "--model.solver=rk4", "--model.solver.steps=2")
-    assert "solver rk4(steps=2)" in out and "8" in next(line for line in out.splitlines() if "nfe" in line)
+    out, _ = run("test", "--ckpt_path", path, "--model.solver=rk4")
+    assert "solver rk4" in out and " 4 " in next(line for line in out.splitlines() if "nfe" in line)
 
 
 def test_predictions_of_a_checkpoint(run, trained):
@@ -457,12 +508,14 @@ def interrupt(tmp_path, signum, *arguments):
     (tmp_path / "main.py").write_text(MAIN)
     command = [sys.executable, "main.py", "fit", *SMALL, "--trainer.max_epochs=100000", "--output=first", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         try:
             while not process.stdout.readline().startswith("epoch"):
                 assert process.poll() is None, process.stderr.read()
             process.send_signal(signum)
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=100)
         finally:
             process.kill()
     return process.returncode, out, err
@@ -474,7 +527,15 @@ def check_interruption(run, status, err, signum):
     assert err.strip().splitlines()[-1] == f"interrupted; go on with: odeframe fit --ckpt_path {path}"
     steps = torch.load(path, weights_only=True)["global_step"]
     assert steps > 0
-    run("fit", "--ckpt_path", path, f"--trainer.max_steps={steps + 3}", "--trainer.devices=1", "--output=second", "--quiet")
+    run(
+        "fit",
+        "--ckpt_path",
+        path,
+        f"--trainer.max_steps={steps + 3}",
+        "--trainer.devices=1",
+        "--output=second",
+        "--quiet",
+    )
     found = torch.load("second/checkpoints/last.ckpt", weights_only=True)
     assert found["global_step"] == steps + 3
 
@@ -491,6 +552,7 @@ def test_a_terminated_fit_leaves_a_checkpoint_that_goes_on(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_two_processes_stop_together(run, tmp_path, signum):
     status, _, err = interrupt(tmp_path, signum, "--trainer.devices=2", "--trainer.strategy=ddp")
@@ -498,11 +560,12 @@ def test_two_processes_stop_together(run, tmp_path, signum):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_two_processes_print_and_write_once(run, tmp_path):
     arguments = (*SMALL, "--trainer.max_epochs=2", "--trainer.devices=2", "--trainer.strategy=ddp")
     command = [sys.executable, "-m", "odeframe", "fit", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert len([line for line in done.stdout.splitlines() if line.startswith("epoch")]) == 2
     assert len([line for line in done.stdout.splitlines() if " on two_moons" in line]) == 1
@@ -512,17 +575,15 @@ def test_two_processes_print_and_write_once(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_starts_and_ends(tmp_path):
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "odeframe", "fit", "--model.solver=rk5"], capture_output=True, text=True)
+def test_wrong_input_to_a_process_is_one_line():
+    command = [sys.executable, "-m", "odeframe", "fit", "--model.solver=rk5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert time.monotonic() > started
 
 
 def test_the_demo_gets_its_folder(run, monkeypatch):
-    demo = pytest.importorskip("odeframe.demo")
     seen = []
-    monkeypatch.setattr(demo, "demo", lambda output, quick: seen.append((output, quick)))
+    monkeypatch.setattr("odeframe.demo.demo", lambda output, quick: seen.append((output, quick)))
     run("demo", "--quick", "--output", "there")
     run("demo")
     assert seen[0] == (Path("there"), True) and Path("there").is_dir()

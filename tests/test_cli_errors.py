@@ -61,7 +61,10 @@ WORDS = [
     (["--data.batch_size=0"], ["batch_size", "got 0"]),
     (["--model.trainer=adjoint", "--model.gradient=backprop"], ["'adjoint'", "contradicts", "'backprop'"]),
     (["--model.task=regression"], ["task 'regression'", "'two_moons'"]),
-    (["--model.gradient=reversible"], ["gradient 'reversible'", "solver 'euler'", "A solver that fits", "reversible_heun"]),
+    (
+        ["--model.gradient=reversible"],
+        ["gradient 'reversible'", "solver 'euler'", "A solver that fits", "reversible_heun"],
+    ),
     (["--model.optimizer=Adm"], ["'Adm'", "'Adam'"]),
     (["--model.learning_rate=fast"], ["lr='fast'", "float"]),
     (["--model.learning_rate=-1"], ["optimizer 'Adam'", "-1"]),

@@ -58,14 +58,14 @@ class TestESDIRK4(SolverConformance):
 
 
 class TestRadau(SolverConformance):
-    solver = {"name": "radau", **TIGHT}
+    solver, dense_order = {"name": "radau", **TIGHT}, 3  # the collocation polynomial
 
 
 class TestGradientByTheImplicitFunctionTheorem(GradientConformance):
     gradient = "backprop"
     solvers = (
-        {"name": "implicit_midpoint", "steps": 3},
-        {"name": "radau", "rtol": 1e-9, "atol": 1e-9, "newton_tol": 1e-6, "max_newton": 20},
+        {"name": "radau", "rtol": 1e-8, "atol": 1e-8, "newton_tol": 1e-6, "max_newton": 20},
+        {"name": "implicit_midpoint", "steps": 4},
     )
     # Dropout and batch norm are refused by the solver, autocast too (TestRefusals).
     test_autocast_is_the_same_both_ways = None
@@ -153,9 +153,9 @@ class TestTableaus:
             )
 
 
-def swirl(weight, drive=0.0):
+def swirl(weight, drive=0.0, stiff=20):
     """A stiff nonlinear field with every direction coupled; depends on time, weight and drive."""
-    return lambda t, x: torch.tanh(x @ weight.T) * torch.sin(3 * t) - 20 * x**3 + drive
+    return lambda t, x: torch.tanh(x @ weight.T) * torch.sin(3 * t) - stiff * x**3 + drive
 
 
 class TestIterations:
@@ -163,7 +163,7 @@ class TestIterations:
     def test_all_solve_the_same_equation(self, scheme):
         torch.manual_seed(0)
         weight, x0 = torch.randn(5, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
-        solver = {kind: scheme(steps=40, newton=kind, max_newton=200) for kind in KINDS}
+        solver = {kind: scheme(steps=10, newton=kind, max_newton=200) for kind in KINDS}
         found = [odeframe.solve(swirl(weight), x0, (0.0, 1.0), solver[kind]).final for kind in KINDS]
         assert all(torch.allclose(x, found[0], atol=1e-11) for x in found)
 
@@ -207,11 +207,12 @@ class TestIterations:
         assert solution.stats.nfe == 10 + 5  # and one a step where a graph could be wanted
 
     def test_one_stiff_sample_does_not_change_the_others(self):
-        rate = f64(1, 1, 1, 1e5)[:, None]
-        x0 = torch.tensor([[1.0, 0.3], [0.5, 2], [1.5, 1], [1, 1]], dtype=torch.float64)
+        """The rate is the third component, so that samples can leave the batch."""
+        x0 = torch.tensor([[1.0, 0.3, 1], [0.5, 2, 1], [1.5, 1, 1], [1, 1, 1e5]], dtype=torch.float64)
 
         def f(t, x):
-            return -rate[: len(x)] * (x**3 - torch.cos(t))
+            speed = -x[:, 2:] * (x[:, :2] ** 3 - torch.cos(t).reshape(-1, 1))
+            return torch.cat([speed, 0 * x[:, 2:]], dim=1)
 
         for options in ({"name": "implicit_midpoint", "steps": 20}, {"name": "radau", "per_sample": True}):
             together, alone = (odeframe.solve(f, x, (0.0, 1.0), dict(options)).final for x in (x0, x0[:3]))
@@ -224,10 +225,10 @@ class TestGradients:
     def test_of_state_weight_drive_and_times(self, scheme, kind):
         torch.manual_seed(0)
         tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 3), (2, 3), (2, 3))]
-        times = f64(0.1, 0.3, 0.5).requires_grad_()
+        times = f64(0.1, 0.2, 0.25).requires_grad_()
 
         def final(weight, x0, drive, times):
-            solver = scheme(steps=6, newton=kind, max_newton=200)
+            solver = scheme(steps=4, newton=kind, max_newton=200)
             return odeframe.solve(swirl(weight, drive), x0, times, solver).states.sin()
 
         assert torch.autograd.gradcheck(final, (*tensors, times), atol=1e-6, rtol=1e-5, fast_mode=True)
@@ -242,8 +243,8 @@ class TestGradients:
 
         def step(x0, weight):
             law = FunctionField(swirl(weight)).on(*f64(0, 0.2))
-            attempt = solver.attempt(law, law.t, 0.1, x0, solver.init(law, law.t, x0))
-            return attempt.x, attempt.memory[0], solver.interpolate(0.4, 0.1, x0, attempt)
+            attempt = solver.attempt(law, law.t, 0.01, x0, solver.init(law, law.t, x0))
+            return attempt.x, attempt.memory[0], solver.interpolate(0.4, 0.01, x0, attempt)
 
         assert torch.autograd.gradcheck(step, (x0, weight), atol=1e-6, rtol=1e-5, fast_mode=True)
 
@@ -291,15 +292,15 @@ class TestGeometry:
             assert float((weight * (x**2 - x0**2)).sum()) == pytest.approx(0, abs=1e-12)
 
     @pytest.mark.parametrize("name", ["trapezoid", "implicit_midpoint"])
-    def test_reverse_steps_undo_a_thousand(self, name):
-        """The pendulum, 500 steps there and 500 back."""
+    def test_reverse_steps_undo_steps(self, name):
+        """The pendulum, 200 steps there and 200 back."""
         law = FunctionField(lambda t, x: torch.stack([x[:, 1], -torch.sin(x[:, 0])], 1)).on(*f64(0, 50))
-        solver, x0 = odeframe.build("solver", name, steps=500), f64(1.0, 0.5)[None]
+        solver, x0 = odeframe.build("solver", name, steps=200), f64(1.0, 0.5)[None]
         x, memory, dt = x0, (), 0.1
         with torch.no_grad():
-            for k in range(500):
+            for k in range(200):
                 x, memory = solver.step(law, f64(k * dt)[0], dt, x, memory)
-            for k in reversed(range(500)):
+            for k in reversed(range(200)):
                 x, memory = solver.reverse_step(law, f64(k * dt)[0], dt, x, memory)
         assert float((x - x0).abs().max()) <= 1e-10
 

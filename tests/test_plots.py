@@ -175,7 +175,7 @@ def test_save_replaces_a_picture_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(figure, "savefig", fill_the_disk)
-    with pytest.raises(InvalidOption, match="curves.png: cannot be written: No space left on device"):
+    with pytest.raises(InvalidOption, match=r"curves\.png: cannot be written: No space left on device"):
         save(figure, path)
     assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["curves.png"]
 

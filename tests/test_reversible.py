@@ -219,8 +219,8 @@ class TestReversal:
             odeframe.build("solver", "alf", **options)
 
 
-def differentiated(solver, gradient, depth, control="constant", horizon=None, **options):
-    """Gradient of a loss at three times with a running cost, and the bytes that the solve saved for it."""
+def solved(solver, gradient, depth, control="constant", horizon=None, **options):
+    """A loss at three times with a running cost, what it depends on, and the bytes that the solve saved for it."""
     torch.manual_seed(1)
     cost = RunningCost(lambda t, x: x.square().sum(1))
     word = {"name": solver, "steps": depth, **options}
@@ -229,7 +229,13 @@ def differentiated(solver, gradient, depth, control="constant", horizon=None, **
     with torch.autograd.graph.saved_tensors_hooks(lambda v: saved.append(v.nbytes) or v, lambda v: v):
         solution = flow.solve(x0, [0.0, flow.horizon[1] / 2, flow.horizon[1]])
     loss = (solution.states[1].sin() + solution.final.square()).sum() + flow.running_cost(solution).sum()
-    return torch.autograd.grad(loss, [x0, *flow.parameters()]), sum(saved), flow.stats
+    return loss, [x0, *flow.parameters()], sum(saved), flow
+
+
+def differentiated(*words, **options):
+    """The gradient of :func:`solved`, the bytes, and the counts."""
+    loss, leaves, saved, flow = solved(*words, **options)
+    return torch.autograd.grad(loss, leaves), saved, flow.stats
 
 
 class TestExactAndOfConstantMemory:
@@ -245,9 +251,9 @@ class TestExactAndOfConstantMemory:
         ("solver", "control"), [*((s, "constant") for s in ALL), ("symplectic_euler", "piecewise_constant")]
     )
     def test_saved_bytes_are_the_same_at_depth_8_and_512(self, solver, control):
-        shallow, deep = (differentiated(solver, "reversible", n, control, horizon=4.0)[1] for n in (8, 512))
+        shallow, deep = (solved(solver, "reversible", n, control, horizon=4.0)[2] for n in (8, 512))
         assert shallow == deep <= 5 * (8 + 1) * 8 * 3 + 3 * 8  # start, end and memory, and three times
-        assert differentiated(solver, "backprop", 8, control)[1] > 5 * deep
+        assert solved(solver, "backprop", 8, control)[2] > 5 * deep
 
     def test_a_restart_keeps_one_memory_for_each_jump(self):
         words = {"control": {"name": "piecewise_constant", "pieces": 4}, "restart": "breakpoints"}

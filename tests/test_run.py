@@ -90,7 +90,9 @@ def test_the_best_checkpoint_is_that_of_the_best_metric(fitted):
 def test_the_last_checkpoint_is_that_of_the_last_epoch(tmp_path):
     run = compose(tmp_path, learning_rate=0.0)  # no epoch after the first is better
     run.fit(max_epochs=3, **QUIET)
-    steps = {path.stem: torch.load(path, weights_only=True)["global_step"] for path in (tmp_path / "checkpoints").iterdir()}
+    steps = {
+        path.stem: torch.load(path, weights_only=True)["global_step"] for path in (tmp_path / "checkpoints").iterdir()
+    }
     assert steps == {"best": BATCHES, "last": 3 * BATCHES}
 
 
@@ -127,7 +129,10 @@ def test_predictions_of_a_regression_are_in_the_target_s_unit(tmp_path):
 def test_predictions_must_be_named_tensors(tmp_path):
     with pytest.raises(OdeframeError, match="got Tensor from predict_step"):
         write_predictions(tmp_path / "p.csv", [torch.zeros(3)])
-    batches = [{"a": torch.tensor([1, 2]), "b": torch.zeros(2, 1, 2)}, {"a": torch.tensor([3]), "b": torch.ones(1, 1, 2)}]
+    batches = [
+        {"a": torch.tensor([1, 2]), "b": torch.zeros(2, 1, 2)},
+        {"a": torch.tensor([3]), "b": torch.ones(1, 1, 2)},
+    ]
     text = write_predictions(tmp_path / "p.csv", batches).read_text()
     assert text.split() == ["sample,a,b_0,b_1", "0,1,0.0,0.0", "1,2,0.0,0.0", "2,3,1.0,1.0"]
     assert write_predictions(tmp_path / "p.csv", []).read_text().split() == ["sample"]

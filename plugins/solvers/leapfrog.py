@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -36,7 +37,7 @@ class Leapfrog(ReversibleSolver):
     def grid(self, field: Field, times: Tensor) -> Grid:
         """Equal steps, or an error."""
         grid = super().grid(field, times)
-        lengths = [abs(float(dt)) for dt in grid.spacing]
+        lengths = [abs(float(b - a)) for a, b in itertools.pairwise(node.detach() for node in grid.nodes)]
         if lengths and max(lengths) - min(lengths) > 1e-9 * max(lengths):
             raise InvalidOption(
                 f"solver 'leapfrog' takes equal steps: got lengths from {min(lengths):g} to {max(lengths):g}; choose "

@@ -114,6 +114,7 @@ class LM(StepSolver):
         delta: distance of ``|k|`` from 1, in (0, 1).
         start: ``"euler"`` starts from the slope ``f_0``, which makes the first step Euler's; ``"rest"`` from zero.
         on_failure: as for every solver.
+        compile: as for every solver.
 
     Source: Lu et al. 2018, Beyond Finite Layer Neural Networks: Bridging Deep Architectures and Numerical
     Differential Equations, section 3; with ``f`` scaled by ``1 + k`` for consistency with the step ``h``.
@@ -129,8 +130,9 @@ class LM(StepSolver):
         delta: float = 0.05,
         start: Literal["euler", "rest"] = "euler",
         on_failure: OnFailure = "raise",
+        compile: bool = False,
     ) -> None:
-        super().__init__(steps, dt, on_failure)
+        super().__init__(steps, dt, on_failure, compile)
         if not 0 < delta < 1:
             raise InvalidOption(f"solver 'lm': option delta: got {delta}, expected a number in (0, 1)")
         ends = (init, init) if isinstance(init, int | float) else tuple(init)

@@ -33,6 +33,7 @@ class ReversibleMidpoint(ReversibleSolver):
         dt: step length instead.
         start: how the first step is taken: ``"euler"``, or ``"midpoint"``, of order 2 with one more evaluation.
         on_failure: as for every solver.
+        compile: as for every solver.
 
     Source: Hairer, Norsett, Wanner 1993, III.1; Chang et al. 2018, Reversible Architectures for Arbitrarily Deep
     Residual Neural Networks.
@@ -47,8 +48,9 @@ class ReversibleMidpoint(ReversibleSolver):
         dt: float | None = None,
         start: Literal["euler", "midpoint"] = "euler",
         on_failure: OnFailure = "raise",
+        compile: bool = False,
     ) -> None:
-        super().__init__(steps, dt, on_failure)
+        super().__init__(steps, dt, on_failure, compile)
         if start not in ("euler", "midpoint"):
             raise InvalidOption(
                 f"solver 'reversible_midpoint': option start: got {start!r}, expected 'euler' or 'midpoint'"
@@ -58,7 +60,7 @@ class ReversibleMidpoint(ReversibleSolver):
     def grid(self, field: Field, times: Tensor) -> Grid:
         """The grid, with a new start wherever the length of the steps changes."""
         grid = super().grid(field, times)
-        lengths = [abs(float(dt)) for dt in grid.spacing]
+        lengths = [abs(float(b - a)) for a, b in itertools.pairwise(node.detach() for node in grid.nodes)]
         changes = (
             k for k, (a, b) in enumerate(itertools.pairwise(lengths), start=1) if abs(b - a) > 1e-9 * max(lengths)
         )
@@ -99,6 +101,7 @@ class AsynchronousLeapfrog(ReversibleSolver):
             ``"breakpoints"`` starts anew there: the order holds throughout, and a reversible gradient keeps one
             velocity for each jump.
         on_failure: as for every solver.
+        compile: as for every solver.
 
     Source: Zhuang et al. 2021, MALI: A Memory Efficient and Reverse Accurate Integrator for Neural ODEs; Mutze 2013.
     """
@@ -113,8 +116,9 @@ class AsynchronousLeapfrog(ReversibleSolver):
         damping: float = 1.0,
         restart: Restart = "never",
         on_failure: OnFailure = "raise",
+        compile: bool = False,
     ) -> None:
-        super().__init__(steps, dt, on_failure)
+        super().__init__(steps, dt, on_failure, compile)
         if not 0 < damping <= 1 or damping == 0.5:
             raise InvalidOption(
                 f"solver 'alf': option damping: got {damping}, expected a number in (0, 1] other than 0.5, at which a "

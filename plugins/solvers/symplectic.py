@@ -25,6 +25,7 @@ class Splitting(ReversibleSolver):
         dt: step length instead.
         starts: which half moves first: ``"first"`` is ``y``, ``"second"`` is ``z``.
         on_failure: as for every solver.
+        compile: as for every solver.
 
     Source: Hairer, Lubich, Wanner 2006, Geometric Numerical Integration, II.5 and VI.3.
     """
@@ -40,8 +41,9 @@ class Splitting(ReversibleSolver):
         dt: float | None = None,
         starts: Starts = "first",
         on_failure: OnFailure = "raise",
+        compile: bool = False,
     ) -> None:
-        super().__init__(steps, dt, on_failure)
+        super().__init__(steps, dt, on_failure, compile)
         if starts not in ("first", "second"):
             raise InvalidOption(
                 f"solver {type(self).__name__}: option starts: got {starts!r}, expected 'first' or 'second'"

@@ -134,6 +134,10 @@ class _Controller(torchode.PIDController):
         last: the states there, ``(batch, D)``.
     """
 
+    t: Tensor
+    dt: Tensor
+    last: Tensor
+
     def adapt_step_size(self, t0: Tensor, dt: Tensor, y0: Tensor, *rest: Any) -> Any:
         """The library's decision, with its own word for a step that is lost in rounding."""
         accept, dt_next, state, status = super().adapt_step_size(t0, dt, y0, *rest)
