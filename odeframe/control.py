@@ -185,6 +185,9 @@ class _BoundSolver:
     def step(self, *args: Any) -> Any:
         return self._law.call_solver("step", *args)
 
+    def attempt(self, *args: Any) -> Any:
+        return self._law.call_solver("attempt", *args)
+
     def reverse_step(self, *args: Any) -> Any:
         return self._law.call_solver("reverse_step", *args)
 

@@ -89,6 +89,7 @@ class Field(ABC):
             before: ``(x, memory)`` that the step was given.
             after: ``(x, memory)`` that it returned.
         """
+        return
 
     def error_norm(self, ratio: Tensor) -> Tensor:
         """Root mean square of error / tolerance over everything: one step size serves the whole batch."""

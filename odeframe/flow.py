@@ -67,8 +67,8 @@ class Flow(nn.Module):
         module = as_dynamics(words["dynamics"].build())
         check({**words, "dynamics": observed(module)})  # what only a built module shows
         self.horizon = _check_horizon(horizon)
-        self.quadratures = _check_quadratures(quadratures)
         built: Solver = _build(words["solver"], Solver)
+        self.quadratures = _check_quadratures(quadratures, built)
         self.gradient: Gradient = _build(words["gradient"], Gradient)
         self.control: Control = _build(words["control"], Control)
         block = Block(module, built, getattr(built, "slots", 1))
@@ -263,12 +263,18 @@ def _check_horizon(horizon: Any) -> tuple[float, float]:
     return float(times[0]), float(times[1])
 
 
-def _check_quadratures(quadratures: Sequence[Quadrature]) -> tuple[Quadrature, ...]:
+def _check_quadratures(quadratures: Sequence[Quadrature], solver: Solver) -> tuple[Quadrature, ...]:
     names: set[str] = set()
+    one_velocity = "second_order" not in solver.traits and getattr(solver, "slots", 1) == 1
     for quadrature in quadratures:
         if not isinstance(quadrature, Quadrature):
             raise InvalidOption(f"quadratures: got {type(quadrature).__name__}, expected odeframe.Quadrature objects")
         if quadrature.name in names:
             raise InvalidOption(f"quadratures: two have the name {quadrature.name!r}; name them apart")
+        if quadrature.uses_velocity and not one_velocity:
+            raise Incompatible(
+                f"quadrature {quadrature.name!r} looks at dx/dt, which the scheme {type(solver).__name__} does not have "
+                "as one value; take a cost of the state alone (RunningCost), or another solver"
+            )
         names.add(quadrature.name)
     return tuple(sorted(quadratures, key=lambda q: not q.in_error_norm))

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from odeframe.control import fresh_copy
 from odeframe.drive import Drive
-from odeframe.errors import InvalidOption
+from odeframe.errors import Incompatible, InvalidOption
 from odeframe.flow import Choice, Flow
 from odeframe.options import options_of
-from odeframe.registry import Word, word
+from odeframe.registry import Word, components, word
 from odeframe.solution import Solution, Stats
 from odeframe.solver import StepSolver
 from odeframe.specification import NetworkSpec
@@ -201,8 +201,27 @@ class Architecture(ABC):
                 f"{', '.join(FLOW_KINDS)}"
             )
         chosen = {kind: self.default(kind, spec) if words.get(kind) is None else words[kind] for kind in FLOW_KINDS}
-        return self.assemble(spec, Parts({kind: word(kind, choice) for kind, choice in chosen.items()}))
+        parts = {kind: word(kind, choice) for kind, choice in chosen.items()}
+        check_state(parts["dynamics"], self.state_trait(spec))
+        return self.assemble(spec, Parts(parts))
+
+    def state_trait(self, spec: NetworkSpec) -> str:
+        """``"image"`` or ``"vector"``: what the states of the flows are, which the dynamics must take."""
+        return "image" if len(spec.input_shape) == 3 else "vector"
 
     @abstractmethod
     def assemble(self, spec: NetworkSpec, parts: Parts) -> Network:
         """Stages for the shapes; flows are made by ``parts.flow(horizon, steps, width=...)``."""
+
+
+def check_state(dynamics: Word, state: str) -> None:
+    """Raises ``Incompatible`` where registered dynamics say that they take other states."""
+    if dynamics.component is None:
+        return
+    takes = {"image", "vector"} & set(dynamics.component.part.traits)
+    if takes and state not in takes:
+        fitting = [each.name for each in components("dynamics") if state in each.part.traits]
+        raise Incompatible(
+            f"{dynamics} takes {' or '.join(sorted(takes))} states, and the states here are {state}s. Dynamics that "
+            f"take them: {', '.join(fitting)}."
+        )

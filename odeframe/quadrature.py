@@ -20,6 +20,8 @@ class Quadrature(ABC):
         name: key in ``Solution.quadratures``.
         weight: its share in the objective ``J``; 0 integrates it without training on it.
         in_error_norm: whether an adaptive solver controls its error too.
+        uses_velocity: whether ``L`` looks at ``dx/dt``, which a scheme of second order, or of several blocks a step,
+            does not have.
         needs_jacobian: whether ``L`` differentiates the field, so that a graph is needed even under ``no_grad``.
     """
 
@@ -27,6 +29,7 @@ class Quadrature(ABC):
     weight: float = 0.0
     in_error_norm: bool = True
     needs_jacobian: bool = False
+    uses_velocity: bool = True
 
     @abstractmethod
     def rate(self, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
@@ -35,6 +38,8 @@ class Quadrature(ABC):
 
 class RunningCost(Quadrature):
     """A user's own ``L(t, x) -> (batch,)``."""
+
+    uses_velocity = False
 
     def __init__(
         self, function: Callable[[Tensor, Tensor], Tensor], weight: float = 1.0, name: str = "running_cost"

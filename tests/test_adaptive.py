@@ -327,6 +327,7 @@ class TestCompiled:
         torch._dynamo.reset()
 
     @pytest.mark.slow
+    @pytest.mark.timeout(600)
     @pytest.mark.parametrize(
         "solver", [{"name": "rk4", "steps": 5}, {"name": "dopri5"}, {"name": "dopri5", "per_sample": True}]
     )

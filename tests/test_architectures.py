@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from odeframe import Flow, InvalidOption, build
+from odeframe import Flow, Incompatible, InvalidOption, build
 from odeframe.specification import NetworkSpec
 from odeframe.testing.architectures import ArchitectureConformance
 
@@ -88,3 +88,11 @@ def test_wrong_options_are_named(name: str, options: dict[str, float], text: str
 def test_shapes_that_no_stem_takes_are_refused() -> None:
     with pytest.raises(InvalidOption, match=r"\(5, 7\)"):
         build("architecture", "resnet").build(NetworkSpec((5, 7), (2,)))
+
+
+def test_dynamics_for_other_states_are_refused_by_name() -> None:
+    recipe = build("architecture", "resnet", width=4)
+    with pytest.raises(Incompatible, match=r"'conv' takes image states.*vectors.*mlp"):
+        recipe.build(NetworkSpec((5,), (2,)), dynamics="conv")
+    with pytest.raises(Incompatible, match=r"'mlp' takes vector states.*images.*conv"):
+        recipe.build(NetworkSpec((1, 8, 8), (2,)), dynamics="mlp")

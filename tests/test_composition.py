@@ -156,7 +156,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes | None)
     path = tmp_path / "model.ckpt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="model.ckpt"):
+    with pytest.raises(CheckpointError, match=r"model\.ckpt"):
         FlowModule.load(path)
 
 
@@ -177,7 +177,7 @@ def test_a_checkpoint_of_an_absent_plugin_says_what_to_install(tmp_path: Path) -
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["odeframe"]["components"][0].update(package="odeframe-gone", name="odeframe-gone/x", version="2.0")
     torch.save(checkpoint, path)
-    with pytest.raises(UnknownComponent, match="pip install odeframe-gone==2.0"):
+    with pytest.raises(UnknownComponent, match=r"pip install odeframe-gone==2\.0"):
         FlowModule.load(path)
 
 

@@ -112,8 +112,8 @@ class TrainerConformance:
             self.fit(module, 2, ranks)
             distance = float((self.weights(module) - self.weights(reference)).abs().max())
             assert distance < 1e-6, (
-                f"{ranks} ranks end {distance:.2e} away from one process; gradients that no loss.backward() made must go "
-                "through odeframe.reduction"
+                f"{ranks} ranks end {distance:.2e} away from one process; gradients that no loss.backward() made must "
+                "go through odeframe.reduction"
             )
 
     def test_resume_equals_an_uninterrupted_run(self, tmp_path: Path) -> None:

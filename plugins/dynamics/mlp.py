@@ -10,7 +10,7 @@ from odeframe_plugins.dynamics.activations import with_time
 
 
 class MLP(Dynamics):
-    """``f(t, x) = W2 act(W1 act(x) + b1) + b2``, the pre-activation residual block on vectors.
+    """``f(t, x) = W2 act(W1 x + b1) + b2``; with ``preactivate``, ``act(x)`` in place of ``x``.
 
     Args:
         width: size of the state, ``x`` ``(batch, width)``.

@@ -50,7 +50,7 @@ class ImplicitFunction(torch.autograd.Function):
         return z.clone()
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> Any:
         """``v``."""
         if torch.is_grad_enabled():
             raise Incompatible(

@@ -33,7 +33,7 @@ def gmres(product: Callable[[Tensor], Tensor], rhs: Tensor, tolerance: float, li
 def _cycle(product: Callable[[Tensor], Tensor], residual: Tensor, goal: Tensor, length: int) -> tuple[Tensor, int]:
     """One cycle: the correction from a Krylov space of at most ``length`` vectors, and how many it took."""
     tiny = torch.finfo(residual.dtype).tiny
-    start = residual.norm(dim=1)
+    start, weights = residual.norm(dim=1), residual.new_zeros(residual.shape[0], 0)
     basis = [residual / start.clamp_min(tiny)[:, None]]
     upper = residual.new_zeros(residual.shape[0], length + 1, length)
     for j in range(length):

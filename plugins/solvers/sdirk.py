@@ -107,7 +107,7 @@ def check_tableau(name: str, a: tuple[Row, ...], b_error: Row) -> None:
 
     ac = [inner(row, c) for row in a]
     ac2, aac = [inner(row, [v * v for v in c]) for row in a], [inner(row, ac) for row in a]
-    conditions = {
+    conditions: dict[str, tuple[list[Any], int]] = {
         "1": ([Fraction(1)] * size, 1),
         "c": (c, 2),
         "c^2": ([v * v for v in c], 3),

@@ -78,7 +78,7 @@ class Trial:
         """``(I - dt gamma J)^-1 error``, ``gamma`` the real eigenvalue of ``A``: bounded where ``dt J`` is not."""
         if self.factors is not None:
             return self.factors.filter(error)
-        gamma = next(value for value, _, _ in coupling.modes if not isinstance(value, complex))
+        gamma = next(value.real for value, _, _ in coupling.modes if not isinstance(value, complex))
         system = StageSystem(self.law, self.t, self.dt, self.x[:, None], coupling)
         return smoothed(system, gamma, self.x, error)
 

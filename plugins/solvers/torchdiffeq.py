@@ -227,15 +227,15 @@ class _StepWatch(_Watch):
 
     def callback_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
         self.count()
-        start, length = float(t0), float(dt.detach())
+        start, length = float(t0.detach()), float(dt.detach())
         if not abs(length) > 0 or start + length == start:  # an assert of theirs, gone under -O
             self.t, self.dt, self.last = start, length, y0.detach()
             raise self.halt(Status.STEP_TOO_SMALL, y0)
 
     def callback_accept_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
         self.stats.accepted += 1
-        self.t, self.dt, self.last = float(t0), float(dt.detach()), y0.detach()
+        self.t, self.dt, self.last = float(t0.detach()), float(dt.detach()), y0.detach()
 
     def callback_reject_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
         self.stats.rejected += 1
-        self.t, self.dt, self.last = float(t0), float(dt.detach()), y0.detach()
+        self.t, self.dt, self.last = float(t0.detach()), float(dt.detach()), y0.detach()
