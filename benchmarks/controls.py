@@ -67,7 +67,7 @@ def step_of(network: nn.Module, x: Tensor) -> Callable[[], None]:
 
 
 def compare(step: Callable[[], None], base: Callable[[], None], repeats: int) -> tuple[float, float, float]:
-    """Medians of the processor times in ms, turn by turn, and of their ratio: other work on the machine disturbs less."""
+    """Medians of processor times in ms, turn by turn, and of their ratio: other work on the machine disturbs less."""
     pairs = []
     for turn in range(repeats + 2):
         times = []

@@ -17,7 +17,7 @@ block = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2))
 flow = Flow(block, {"name": "piecewise_linear", "pieces": 1, "init": "copy"}, RK4)
 
 
-def train(steps=100):
+def train(steps=60):
     """Adam from where the flow is; a refined control has new parameters, so the optimiser is new too."""
     optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2)
     for _ in range(steps):

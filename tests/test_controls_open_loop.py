@@ -165,7 +165,18 @@ class TestDependence:
         (slope,) = torch.autograd.grad(flow.solve(x0, times).final.sum(), times)
         law = flow.control.on(torch.tensor(0.85), torch.tensor(0.9))
         expected = law.call(0, "forward", torch.tensor(0.9), flow.solve(x0, (0.0, 0.9)).final).sum()
-        assert float(slope[1]) == pytest.approx(float(expected), abs=1e-6)
+        assert slope[1].item() == pytest.approx(expected.item(), abs=1e-6)
+
+    @pytest.mark.parametrize("name", COMPUTED)
+    @pytest.mark.parametrize(("gradient", "solver"), [("checkpoint", "rk4"), ("reversible", "reversible_heun")])
+    def test_exact_gradients_are_the_same(self, name, gradient, solver):
+        x0, found = torch.randn(4, 3), []
+        for word in ("backprop", gradient):
+            torch.manual_seed(1)
+            flow = Flow(Layer(), COMPUTED[name], {"name": solver, "steps": 8}, word)
+            flow(x0).square().sum().backward()
+            found.append(torch.cat([p.grad.flatten() for p in flow.parameters()]))
+        torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-12)
 
     @pytest.mark.parametrize("name", COMPUTED)
     def test_step_maps_are_the_flow_and_know_what_they_share(self, name):
@@ -327,3 +338,16 @@ class TestRefusals:
             Flow(Layer(), "piecewise_linear", "dopri5")
         with pytest.raises(InvalidOption, match="straddle the breakpoint"):
             Flow(Layer(), {"name": "galerkin", "basis": "bspline", "intervals": 3}, RK4)(torch.randn(1, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["legendre", "hypernetwork"])
+@pytest.mark.filterwarnings("error:.*compile=True has no effect")
+def test_compiled_steps_take_computed_weights(name):
+    x0, found = torch.randn(4, 3), []
+    for compiled in (False, True):
+        torch.manual_seed(1)
+        flow = Flow(Layer(), COMPUTED[name], {"name": "rk4", "steps": 4, "compile": compiled})
+        flow(x0).square().sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in flow.parameters()]))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-12)

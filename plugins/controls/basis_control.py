@@ -126,7 +126,7 @@ def share_of(t: Tensor, horizon: tuple[float, float], word: str) -> Any:
             f"control {word!r}: got times of shape {tuple(t.shape)}, one a sample, but the weights at a time are one "
             "set for the whole batch; write per_sample=False, or control='constant' or 'piecewise_constant'"
         )
-    time = t if t.requires_grad else float(t)
+    time = t if t.requires_grad or torch.compiler.is_compiling() else t.item()
     return (time - horizon[0]) / (horizon[1] - horizon[0])
 
 
