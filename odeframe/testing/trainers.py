@@ -67,7 +67,8 @@ class TrainerConformance:
         """A small regression network in float64 with seeded weights."""
         torch.manual_seed(0)
         spec = DataSpec("small", (3,), "value", None, (2,), "regression")
-        return FlowModule(spec.to_dict(), self.architecture, trainer=self.trainer, **self.options).double()
+        settings = {"schedule": "constant", **self.options}  # a schedule over a fit would tell 2 epochs from 2 of 4
+        return FlowModule(spec.to_dict(), self.architecture, trainer=self.trainer, **settings).double()
 
     def fit(self, module: FlowModule, epochs: int, ranks: int = 1, **options: Any) -> pl.Trainer:
         """Trains quietly on one process, or on forked ones with gloo."""
