@@ -273,7 +273,7 @@ def _check_quadratures(quadratures: Sequence[Quadrature], solver: Solver) -> tup
             raise InvalidOption(f"quadratures: two have the name {quadrature.name!r}; name them apart")
         if quadrature.uses_velocity and not one_velocity:
             raise Incompatible(
-                f"quadrature {quadrature.name!r} looks at dx/dt, which the scheme {type(solver).__name__} does not have "
+                f"quadrature {quadrature.name!r} looks at dx/dt, which {type(solver).__name__} does not have "
                 "as one value; take a cost of the state alone (RunningCost), or another solver"
             )
         names.add(quadrature.name)
