@@ -36,7 +36,7 @@ test: setup
 	$(PYTEST) -m "not slow and not gpu" -n $(JOBS) --dist loadfile
 
 test-slow: setup
-	$(PYTEST) -m "slow and not gpu" --durations 5
+	$(PYTEST) -m "slow and not gpu" -n $(JOBS) --dist loadfile --durations 5
 
 test-gpu: setup
 	$(PYTEST) -m gpu
