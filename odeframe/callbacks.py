@@ -117,6 +117,10 @@ class InterruptCheckpoint(Callback):
 class EpochLines(Callback):
     """A line an epoch on standard output, for where a progress bar cannot be drawn."""
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Notes the time: a fit that goes on within an epoch has no start of it."""
+        self._start = time.perf_counter()
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Notes the time."""
         self._start = time.perf_counter()

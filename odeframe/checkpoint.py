@@ -34,8 +34,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types on foreign bytes; all mean the same to the user
         raise CheckpointError(
-            f"checkpoint {path}: cannot be read as weights and plain data: {type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no details'}"
+            f"checkpoint {path}: is no checkpoint, is truncated, or holds more than weights and plain data "
+            f"({type(error).__name__})"
         ) from error
     known = isinstance(checkpoint, dict) and {"state_dict", "hyper_parameters"} <= checkpoint.keys()
     if not known or not isinstance(checkpoint.get(CHECKPOINT_KEY), dict):

@@ -118,6 +118,8 @@ class CommandLine(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Lightning's, with what a run adds where nothing is said."""
         given = self.config_init["trainer"].as_dict()
+        if given["default_root_dir"] is not None:
+            raise InvalidOption("trainer.default_root_dir: results go to the folder of --output; write --output=DIR")
         run, extra = self.run, [] if self._bar is None else [self._bar]
         options = trainer_options(run.module, run.data, run.folder, given, extra, fitting=self._fitting)
         if self._fitting:

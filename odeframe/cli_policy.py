@@ -63,6 +63,9 @@ def explain(message: str, known: Iterable[str]) -> str:
     where = key[1] if key else "trainer, optimizer or callbacks"
     refused = re.search(r"Importing '([^']+)' is not allowed", message)
     if refused:
+        if refused[1].startswith("lightning."):
+            instead = "pytorch_lightning." + refused[1].removeprefix("lightning.").removeprefix("pytorch.")
+            return f"{where}: {refused[1]!r} is not imported: write {instead!r}"
         places = "odeframe, torch.optim, Lightning's callbacks, loggers, strategies and plugins, and enabled plugins"
         return f"{where}: {refused[1]!r} is not imported: a configuration names classes of {places} alone"
     nested = re.search(r"NestedArg\(key='([^']+)', val=(.*)\)\s*$", message)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from odeframe.errors import Incompatible
+from odeframe.errors import Incompatible, InvalidOption
 from odeframe.noise import StepNoise
 from odeframe.solution import Stats
 
@@ -110,7 +110,15 @@ class FunctionLaw(Law):
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """``function(t, x)``, counted."""
         self._stats.nfe += 1
-        return self._function(t, x)
+        return same_shape(self._function(t, x), x, "the field")
+
+
+def same_shape(dx: Any, x: Tensor, what: str) -> Tensor:
+    """``dx`` where it has the shape of the state; anything else would be broadcast to a wrong result in silence."""
+    if not isinstance(dx, Tensor) or dx.shape != x.shape:
+        got = f"shape {tuple(dx.shape)}" if isinstance(dx, Tensor) else type(dx).__name__
+        raise InvalidOption(f"{what} returned {got} for a state of shape {tuple(x.shape)}; dx/dt has the state's shape")
+    return dx
 
 
 class FunctionField(Field):
@@ -164,8 +172,10 @@ class FlowLaw(Law):
         """``f(t, x, u)`` with the drive's value as keyword ``drive``."""
         self._stats.nfe += 1
         if self._drive is None:
-            return self.control.call(self._slot, "forward", t, x)
-        return self.control.call(self._slot, "forward", t, x, drive=self._drive(t))
+            dx = self.control.call(self._slot, "forward", t, x)
+        else:
+            dx = self.control.call(self._slot, "forward", t, x, drive=self._drive(t))
+        return same_shape(dx, x, "the dynamics")
 
     def part(self, name: str, *args: Any) -> Any:
         """A named part of the dynamics, counted as one call; a drive has no way into it and is refused."""

@@ -73,6 +73,9 @@ class Solver(nn.Module, ABC):
                 ``last``.
         """
         worst = worst_sample(last if suspect is None else suspect)
+        start = solution.states[0].detach()
+        if not bool(torch.isfinite(start).all()):
+            raise InvalidOption(f"x0: got non-finite values, first in sample {worst_sample(start)}")
         if self.on_failure == "raise":
             stiff = f"{solution.status.message}, and the steps were at the limit of stability: the problem looks stiff"
             raise SolveFailed(

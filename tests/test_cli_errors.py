@@ -178,6 +178,15 @@ def test_a_class_from_anywhere_else_is_refused_before_it_is_imported(capsys, tmp
     )
 
 
+def test_lightnings_other_name_is_told_the_one_to_write(capsys):
+    line = refused(capsys, "fit", *SMALL, "--trainer.logger=lightning.pytorch.loggers.CSVLogger")
+    assert "write 'pytorch_lightning.loggers.CSVLogger'" in line
+
+
+def test_lightnings_own_folder_is_refused_for_output(capsys):
+    assert "--output=DIR" in refused(capsys, "fit", *SMALL, "--trainer.default_root_dir=elsewhere")
+
+
 CSV = "a,b,y\n" + "".join(f"{i},{i * i},{3 * i}\n" for i in range(40))
 
 

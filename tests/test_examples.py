@@ -14,7 +14,16 @@ def test_examples_are_found():
     assert EXAMPLES, "no examples/*.py"
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+QUICK = (
+    "flow_in_sequential",
+    "pontryagin_sweep",
+    "write_a_control",
+    "write_a_solver",
+)  # the others with the slow tests
+MARKED = [pytest.param(p, marks=[] if p.stem in QUICK else [pytest.mark.slow]) for p in EXAMPLES]
+
+
+@pytest.mark.parametrize("path", MARKED, ids=lambda path: path.stem)
 def test_example_runs_and_prints(path, tmp_path):
     environment = {**os.environ, "PYTHONWARNINGS": "error::DeprecationWarning:__main__"}
     done = subprocess.run(

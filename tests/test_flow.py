@@ -349,3 +349,21 @@ def test_dynamics_under_a_drive_and_a_control_at_once():
     x0, items = batch(2, 3), batch(2, 2, 3, seed=1)
     flow = Flow(Driven(), {"name": "piecewise_constant", "pieces": 4}, {"name": "rk4", "steps": 80})
     assert torch.allclose(flow(x0, drive=odeframe.drive.SequenceDrive(items)), Driven.exact(x0, items), atol=1e-8)
+
+
+@pytest.mark.parametrize("solver", ["rk4", "dopri5"])
+def test_a_field_of_another_shape_is_refused(solver: str) -> None:
+    with pytest.raises(InvalidOption, match=r"\(3, 1\) for a state of shape \(3, 2\)"):
+        odeframe.solve(lambda t, x: x[:, :1], torch.ones(3, 2), (0.0, 1.0), solver=solver)
+    with pytest.raises(InvalidOption, match=r"\(2, 1\) for a state of shape \(2, 4\)"):
+        Flow(nn.Linear(4, 1), solver=solver)(torch.ones(2, 4))
+    with pytest.raises(InvalidOption, match="NoneType"):
+        odeframe.solve(lambda t, x: None, torch.ones(3, 2), (0.0, 1.0), solver=solver)
+
+
+@pytest.mark.parametrize("solver", ["rk4", "dopri5"])
+def test_a_state_that_is_not_finite_is_named_as_such(solver: str) -> None:
+    x0 = torch.ones(3, 2)
+    x0[1] = float("nan")
+    with pytest.raises(InvalidOption, match=r"x0.*sample 1"):
+        odeframe.solve(lambda t, x: -x, x0, (0.0, 1.0), solver=solver)

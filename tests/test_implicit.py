@@ -40,10 +40,12 @@ class TestImplicitEuler(StepsOnAGrid):
     solver = "implicit_euler"
 
 
+@pytest.mark.slow
 class TestTrapezoid(StepsOnAGrid):
     solver = "trapezoid"
 
 
+@pytest.mark.slow
 class TestImplicitMidpoint(StepsOnAGrid):
     solver = "implicit_midpoint"
 
@@ -51,10 +53,12 @@ class TestImplicitMidpoint(StepsOnAGrid):
 TIGHT = {"newton_tol": 1e-7, "max_newton": 20}
 
 
+@pytest.mark.slow
 class TestSDIRK4(SolverConformance):
     solver = {"name": "sdirk4", **TIGHT}
 
 
+@pytest.mark.slow
 class TestESDIRK4(SolverConformance):
     solver = {"name": "esdirk4", **TIGHT}
 
@@ -63,6 +67,7 @@ class TestRadau(SolverConformance):
     solver, dense_order = {"name": "radau", **TIGHT}, 3  # the collocation polynomial
 
 
+@pytest.mark.slow
 class TestGradientByTheImplicitFunctionTheorem(GradientConformance):
     gradient = "backprop"
     solvers = (
@@ -160,6 +165,7 @@ def swirl(weight, drive=0.0, stiff=20):
     return lambda t, x: torch.tanh(x @ weight.T) * torch.sin(3 * t) - stiff * x**3 + drive
 
 
+@pytest.mark.slow
 class TestIterations:
     @pytest.mark.parametrize("scheme", GRID)
     def test_all_solve_the_same_equation(self, scheme):
@@ -221,6 +227,7 @@ class TestIterations:
             assert torch.allclose(together[:3], alone, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 class TestGradients:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("scheme", GRID)
@@ -360,6 +367,7 @@ class TestRefusals:
             odeframe.solve(lambda t, x: Opaque.apply(x), torch.ones(1, 2), (0.0, 1.0), "implicit_euler")
 
 
+@pytest.mark.slow
 class TestStiffProblems:
     def test_robertson_at_equal_cost(self):
         """Against scipy's Radau at 1e-4: error and evaluations (ours with those for Jacobians) of the same size."""

@@ -204,6 +204,20 @@ def test_an_interrupted_fit_is_resumed_without_a_batch_more_or_less(tmp_path, ki
     assert len(first.batches) == (BATCHES if validating else kill_at)
 
 
+def test_a_fit_resumed_within_an_epoch_prints_its_lines(tmp_path, capsys):
+    class After(Record):
+        def on_train_batch_end(self, *arguments):
+            super().on_train_batch_end(*arguments)
+            if len(self.batches) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    stop = InterruptCheckpoint(tmp_path / "checkpoints")
+    with pytest.raises(Interrupted):
+        compose(tmp_path).fit(max_epochs=1, callbacks=[stop, After()], **QUIET)
+    compose(tmp_path / "more").fit(ckpt_path=stop.path, max_epochs=1, callbacks=[EpochLines()], **QUIET)
+    assert "epoch 1/1" in capsys.readouterr().out
+
+
 def test_a_second_interrupt_stops_at_once(tmp_path):
     class Twice(Record):
         def on_train_batch_end(self, *arguments):
