@@ -247,10 +247,10 @@ def changed(path, **values):
 def test_no_checkpoint(capsys, checkpoint):
     assert "no such file" in refused(capsys, "test", "--ckpt_path=absent.ckpt")
     Path("text.ckpt").write_text("weights")
-    assert "text.ckpt: cannot be read" in refused(capsys, "test", "--ckpt_path=text.ckpt")
+    assert "text.ckpt: is no checkpoint" in refused(capsys, "test", "--ckpt_path=text.ckpt")
     content = checkpoint.read_bytes()
     Path("half.ckpt").write_bytes(content[: len(content) // 2])
-    assert "half.ckpt: cannot be read" in refused(capsys, "fit", "--ckpt_path=half.ckpt")
+    assert "half.ckpt: is no checkpoint" in refused(capsys, "fit", "--ckpt_path=half.ckpt")
     torch.save({"state_dict": {}}, "foreign.ckpt")
     assert "foreign.ckpt: was not written by odeframe" in refused(capsys, "predict", "--ckpt_path=foreign.ckpt")
 

@@ -19,7 +19,7 @@ QUICK = (
     "pontryagin_sweep",
     "write_a_control",
     "write_a_solver",
-)  # the others with the slow tests
+)
 MARKED = [pytest.param(p, marks=[] if p.stem in QUICK else [pytest.mark.slow]) for p in EXAMPLES]
 
 
