@@ -35,7 +35,7 @@ __all__ = ["demo"]
 
 MODELS = {"resnet": {"architecture": "resnet"}, "neural_ode": {"architecture": "neural_ode"}}
 SEED = 0
-EPOCHS, QUICK_EPOCHS = 15, 3
+EPOCHS, QUICK_EPOCHS = 30, 3
 QUICK_DATA = {"limit": 512, "batch_size": 32}
 PER_CLASS = 4
 """Digits of each class in the picture of depth."""
