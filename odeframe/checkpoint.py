@@ -17,7 +17,7 @@ from odeframe.specification import DataSpec
 __all__ = ["CHECKPOINT_KEY", "check_data", "load_weights", "read_checkpoint"]
 
 CHECKPOINT_KEY = "odeframe"
-"""The key under which a checkpoint keeps ``components`` (provenance), ``data_spec`` and ``optimisation``."""
+"""Where a checkpoint keeps ``components`` (provenance), ``data_spec``, ``optimisation`` and ``trainer`` (its state)."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -14,11 +14,13 @@ from torch.optim import Optimizer
 
 from odeframe.assembly import assemble, plain
 from odeframe.checkpoint import CHECKPOINT_KEY, load_weights, read_checkpoint
+from odeframe.compatibility import traits_of
 from odeframe.errors import InvalidOption, suggestion
 from odeframe.network import Network
 from odeframe.options import check_options
 from odeframe.registry import provenance, word
 from odeframe.specification import DataSpec
+from odeframe.support import check_support
 from odeframe.trainer import Objective
 
 LEARNING_RATE = 2e-3
@@ -87,6 +89,7 @@ class FlowModule(pl.LightningModule):
         if isinstance(recorded, dict):
             self._provenance.append(provenance("data", recorded["name"], _options(recorded)))
         self.automatic_optimization = self.rule.automatic_optimization
+        self._rule_word = made.words["trainer"]
         self._optimizer = optimizer_class(optimizer)
         self._optimizer_options = {"lr": learning_rate, **(optimizer_options or {})}
         check_options("optimizer", self._optimizer.__name__, self._optimizer, self._optimizer_options, partial=True)
@@ -121,6 +124,22 @@ class FlowModule(pl.LightningModule):
         cost = self.task.cost(outcome.output, target)
         return Objective((cost if outcome.cost is None else cost + outcome.cost).mean(), outcome, target)
 
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """None of its own; the first hook of a fit, in which options that the rule does not support are refused.
+
+        Raises:
+            Incompatible: the message names the option.
+        """
+        if self.trainer.state.fn == "fit":
+            name = str(self._rule_word)
+            check_support(name, self.automatic_optimization, traits_of("trainer", self._rule_word), self.trainer)
+        return []
+
+    def setup(self, stage: str) -> None:
+        """Lets the rule refuse a network that it cannot train."""
+        if stage == "fit":
+            self.rule.setup(self)
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One batch, by the trainer's rule."""
         loss = self.rule.training_step(self, batch)
@@ -153,6 +172,7 @@ class FlowModule(pl.LightningModule):
         values: dict[str, Any] = {
             f"{stage}_loss": found.loss,
             **{f"{stage}_{n}": float(getattr(stats, n)) for n in COUNTS if n != "nfe_backward"},
+            **{f"{stage}_{n}": value for n, value in self.rule.evaluate(self, batch).items()},
         }
         self.log_dict(values, batch_size=size, sync_dist=True)
         self.log_dict(metrics, prog_bar=stage == "val", batch_size=size)
@@ -187,12 +207,17 @@ class FlowModule(pl.LightningModule):
         return f"val_{self.task.monitor}", self.task.monitor_mode
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Records package and version of every part, the data's specification, and the command line's optimiser."""
+        """Records package and version of every part, the data, the command line's optimiser, and the rule's state."""
         checkpoint[CHECKPOINT_KEY] = {
             "components": self._provenance,
             "data_spec": self.spec.to_dict(),
             "optimisation": self.optimisation,
+            "trainer": self.rule.state_dict(),
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Gives the rule what it remembered."""
+        self.rule.load_state_dict(checkpoint[CHECKPOINT_KEY].get("trainer", {}))
 
     @classmethod
     def load(cls, path: str | Path, **objects: Any) -> FlowModule:

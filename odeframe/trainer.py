@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
+from odeframe.errors import CheckpointError
 from odeframe.network import Network, Outcome
 from odeframe.task import Task
 
@@ -30,13 +32,21 @@ class Trained(Protocol):
     def objective(self, batch: Any) -> Objective:
         """Loss, outputs and target of a batch."""
 
+    def optimizers(self) -> Any:
+        """Lightning's optimiser, whose steps it counts."""
+
+    def log_dict(self, dictionary: Any, **options: Any) -> None:
+        """Lightning's log of named numbers."""
+
 
 class ControlTrainer(ABC):
     """A rule that improves the control of a network by one batch, as a strategy inside the Lightning module.
 
     With ``automatic_optimization`` the rule returns a loss, and Lightning differentiates it and steps the optimiser.
-    Without it the rule sets gradients or parameters itself: gradients that do not come from ``loss.backward()`` go
-    through :func:`odeframe.reduction.reduce_gradients`, or the ranks drift apart in silence.
+    Without it the rule sets gradients or parameters itself, and ends each batch with one :func:`optimizer_step`, so
+    that Lightning's ``global_step`` counts batches.  Gradients that do not come from ``loss.backward()`` go through
+    :func:`odeframe.reduction.reduce_gradients`, or the ranks drift apart in silence: a rule that takes this care says
+    ``ddp`` among its traits, and only then may it train on several ranks.
     """
 
     automatic_optimization: ClassVar[bool] = True
@@ -45,3 +55,39 @@ class ControlTrainer(ABC):
     @abstractmethod
     def training_step(self, module: Trained, batch: Any) -> Tensor:
         """Improves the control by one batch and returns the loss ``J``, 0-d."""
+
+    def setup(self, module: Trained) -> None:  # noqa: B027  (nothing to refuse is the usual case)
+        """Before a fit, on every rank: the place to refuse a network that the rule cannot train."""
+
+    def evaluate(self, module: Trained, batch: Any) -> dict[str, Tensor]:
+        """Further numbers of a validation or test batch, 0-d means over its samples, logged as ``<stage>_<name>``.
+
+        Called in Lightning's inference mode: a rule that differentiates leaves it by ``torch.inference_mode(False)``.
+        """
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the rule remembers from batch to batch, as tensors and plain data, for checkpoints."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes what :meth:`state_dict` gave.
+
+        Raises:
+            CheckpointError: the state is not one of this rule's.
+        """
+        if state:
+            raise CheckpointError(
+                f"trainer {type(self).__name__}: a checkpoint has a trainer's state ({', '.join(sorted(state))}), and "
+                "this one keeps none; give the trainer that wrote it"
+            )
+
+
+def optimizer_step(module: Trained) -> None:
+    """Lightning's one step of a batch without automatic optimisation: uses the gradients that are set, then drops them.
+
+    A rule that sets parameters itself leaves the gradients at ``None``: nothing moves, and the batch is counted.
+    """
+    optimizer = module.optimizers()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)

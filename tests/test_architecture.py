@@ -21,7 +21,7 @@ LAYERS = (
     ("walk", "solver", "adaptive", "attempt", "compiled", "gradient", "pace", "sample_pace", "stepsize"),
     ("stepmap", "flow"),
     ("network",),
-    ("trainer", "task", "reduction", "assembly"),
+    ("trainer", "task", "reduction", "assembly", "support"),
     ("checkpoint", "module", "data", "callbacks"),
     ("composition", "run"),
     ("comparison", "plots", "metrics"),
