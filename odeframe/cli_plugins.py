@@ -100,6 +100,7 @@ def _description(found: dict[str, Any]) -> Iterable[str]:
     for name in ("source", "missing"):
         if found[name]:
             yield f"  {name}: {found[name]}"
+    yield from (f"  {name}: {text}" for name, text in found["facts"].items())
     for name in ("traits", "needs", "requires"):
         if found[name]:
             yield f"  {name}: {', '.join(found[name])}"

@@ -112,6 +112,9 @@ class Part:
         summary: one line; the first line of the class's docstring where it is empty.
         when: further traits and needs by option value: {"method=euler": {"traits": ("step",)}}. The value is
             compared as text; an option that is left out counts with its default.
+        example: options with which it can be built where it has required ones, for small data and short runs: the
+            legal matrix builds it with them.
+        facts: further lines for ``describe``, name to text, as {"scheme": "forward Euler", "order": "1"}.
 
     Raises:
         InvalidOption: a field is malformed.
@@ -124,6 +127,8 @@ class Part:
     source: str = ""
     summary: str = ""
     when: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict, hash=False)
+    example: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    facts: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.target, str):
@@ -138,6 +143,10 @@ class Part:
         object.__setattr__(self, "needs", _needs("needs", self.needs))
         object.__setattr__(self, "requires", _words("requires", self.requires, _REQUIRED))
         object.__setattr__(self, "when", _conditions(self.when))
+        if not isinstance(self.example, Mapping) or not all(isinstance(key, str) for key in self.example):
+            raise InvalidOption(f"got example {self.example!r}, expected a mapping from options to values")
+        if not isinstance(self.facts, Mapping) or not all(isinstance(s, str) for p in self.facts.items() for s in p):
+            raise InvalidOption(f"got facts {self.facts!r}, expected a mapping from names to texts")
 
 
 def _words(where: str, values: Any, form: re.Pattern[str] | None = None) -> tuple[str, ...]:

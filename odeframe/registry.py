@@ -95,9 +95,9 @@ def describe(kind: str, name: str) -> dict[str, Any]:
     """What is known of a component, as plain data.
 
     Returns:
-        name, kind, qualified, package, version, summary, source, traits, needs, when, requires, missing (a
-        text, empty where all is there) and options, a list of {name, type, default, required}; the default of
-        a required option is None. Options are read from the class's signature: none are known where a
+        name, kind, qualified, package, version, summary, source, facts, traits, needs, when, requires, missing
+        (a text, empty where all is there) and options, a list of {name, type, default, required}; the default
+        of a required option is None. Options are read from the class's signature: none are known where a
         dependency is missing.
 
     Raises:
@@ -127,6 +127,7 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         "version": component.version,
         "summary": part.summary or document,
         "source": part.source,
+        "facts": dict(part.facts),
         "traits": list(part.traits),
         "needs": list(part.needs),
         "when": when,

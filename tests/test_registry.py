@@ -156,6 +156,7 @@ def test_describe_reads_the_signature() -> None:
         "version": "0.3.1",
         "summary": "Crosses an interval.",
         "source": "Euler 1768",
+        "facts": {},
         "traits": ["step"],
         "needs": ["gradient:exact"],
         "when": {},

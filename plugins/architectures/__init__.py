@@ -7,10 +7,16 @@ PARTS = {
         "odeframe_plugins.architectures.resnet:ResNet",
         summary="pre-activation ResNet: forward Euler, a piece of control a step, stages with transitions",
         source="He et al. 2016, Identity Mappings in Deep Residual Networks",
+        facts={"scheme": "forward Euler", "order": "1", "property": "x + h f is a step: depth is time"},
     ),
     "neural_ode": Part(
         "odeframe_plugins.architectures.neural_ode:NeuralODE",
         summary="one block, constant control, adaptive solver",
         source="Chen et al. 2018, Neural Ordinary Differential Equations",
+        facts={
+            "scheme": "any; dopri5",
+            "order": "the solver's",
+            "property": "a homeomorphism of the state space: paths do not cross",
+        },
     ),
 }
