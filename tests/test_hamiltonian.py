@@ -10,7 +10,7 @@ from torch import Tensor
 
 import odeframe
 from odeframe import Flow, Incompatible, InvalidOption, build
-from odeframe.quadrature import KineticEnergy, RunningCost
+from odeframe.costs import KineticEnergy, RunningCost
 
 
 def states(*shape: int) -> Tensor:
@@ -24,7 +24,7 @@ def test_the_hamiltonian_is_constant_along_the_flow() -> None:
     def energy(x: Tensor) -> Tensor:
         y, z = block.split(x)
         # the integral of tanh is log cosh
-        sums = [torch.log(torch.cosh(v @ s.weight.t() + s.bias)).sum(-1) for v, s in ((z, block.by_z), (y, block.by_y))]
+        sums = [torch.log(torch.cosh(s.affine(v))).sum(-1) for v, s in ((z, block.by_z), (y, block.by_y))]
         return sums[0] + sums[1]
 
     x = states(5, 4)
@@ -49,9 +49,9 @@ def test_a_parabolic_step_contracts_up_to_its_bound_and_not_beyond() -> None:
     torch.manual_seed(0)
     block = build("dynamics", "symmetric_mlp", width=4, activation="relu").double()
     with torch.no_grad():
-        block.symmetric.bias.fill_(100.0)  # every unit is on: the map is linear, and the bound is sharp
-    bound = 2 / float(torch.linalg.matrix_norm(block.symmetric.weight.detach(), 2)) ** 2
-    _, _, axes = torch.linalg.svd(block.symmetric.weight.detach())
+        block.symmetric.affine.offset.bias.fill_(100.0)  # every unit is on: the map is linear, and the bound is sharp
+    bound = 2 / float(torch.linalg.matrix_norm(block.symmetric.affine.operator.weight.detach(), 2)) ** 2
+    _, _, axes = torch.linalg.svd(block.symmetric.affine.operator.weight.detach())
     x = states(1, 4)
     y = x + 1e-3 * axes[:1]
     for factor, contracts in ((0.99, True), (1.01, False)):

@@ -26,6 +26,7 @@ class NeuralODE(Architecture):
     Source: Chen et al. 2018, Neural Ordinary Differential Equations.
     """
 
+    name: ClassVar[str] = "neural_ode"
     defaults: ClassVar[dict[str, Choice]] = {
         "control": "constant",
         "solver": {"name": "dopri5", "rtol": 1e-3, "atol": 1e-3},
@@ -35,9 +36,9 @@ class NeuralODE(Architecture):
     def __init__(self, width: int = 32, horizon: float = 1.0, downsample: bool = True, pool: int = 2) -> None:
         for option, value in (("width", width), ("pool", pool)):
             if value < 1:
-                raise InvalidOption(f"architecture 'neural_ode': option {option}: got {value}, expected at least 1")
+                raise InvalidOption(f"architecture {self.name!r}: option {option}: got {value}, expected at least 1")
         if not 0 < horizon < float("inf"):
-            raise InvalidOption(f"architecture 'neural_ode': option horizon: got {horizon}, expected > 0")
+            raise InvalidOption(f"architecture {self.name!r}: option horizon: got {horizon}, expected > 0")
         self.width, self.horizon, self.downsample, self.pool = width, horizon, downsample, pool
 
     def default(self, kind: str, spec: NetworkSpec) -> Choice:
@@ -48,11 +49,23 @@ class NeuralODE(Architecture):
             return {"name": "mlp", "activation": "tanh", "time": True}
         return super().default(kind, spec)
 
+    def layers(self, spec: NetworkSpec, width: int) -> nn.Module:
+        """The layers before the flow, which end in ``width`` features."""
+        stem = stages.stem(spec, width)
+        if not (self.downsample and stages.is_image(spec)):
+            return stem
+        return nn.Sequential(stem, stages.transition(spec, width, width, normed=True))
+
+    def lift(self, spec: NetworkSpec) -> nn.Module:
+        """From a sample to the state of the flow."""
+        return self.layers(spec, self.width)
+
     def assemble(self, spec: NetworkSpec, parts: Parts) -> Network:
         """Stem, one flow, head."""
-        modules: dict[str, nn.Module] = {"stem": stages.stem(spec, self.width)}
-        if self.downsample and stages.is_image(spec):
-            modules["transition"] = stages.transition(spec, self.width, self.width, normed=True)
-        modules["flow"] = parts.flow((0.0, self.horizon), width=self.width)
-        modules["head"] = stages.head(spec, self.width, normed=True, pool=self.pool)
-        return Network(modules)
+        return Network(
+            {
+                "stem": self.lift(spec),
+                "flow": parts.flow((0.0, self.horizon), width=self.width),
+                "head": stages.head(spec, self.width, normed=True, pool=self.pool),
+            }
+        )

@@ -34,6 +34,8 @@ class Staged(Architecture):
     image_block: ClassVar[Choice | None] = "conv"
     #: whether a norm stands before each transition and the head of images
     normed: ClassVar[bool] = True
+    #: for images, the head averages the last state over this many by this many parts of it
+    pool: ClassVar[int] = 1
     #: what the width must be divisible by: 2 for a state of two halves
     parts: ClassVar[int] = 1
 
@@ -62,10 +64,14 @@ class Staged(Architecture):
             raise InvalidOption(f"{self.named} takes {takes}, got samples of shape {spec.input_shape}")
         return block
 
+    def stem(self, spec: NetworkSpec) -> nn.Module:
+        """From a sample to the state of the first flow."""
+        return stages.stem(spec, self.width)
+
     def assemble(self, spec: NetworkSpec, parts: Parts) -> Network:
         """Stem, flows with transitions between, head."""
         count = self.stages or (2 if stages.is_image(spec) else 1)
-        modules: dict[str, nn.Module] = {"stem": stages.stem(spec, self.width)}
+        modules: dict[str, nn.Module] = {"stem": self.stem(spec)}
         width = self.width
         for index in range(count):
             if index:
@@ -73,5 +79,5 @@ class Staged(Architecture):
                 width *= 2
             horizon = (0.0, self.blocks * self.step)
             modules[f"flow{index + 1}"] = parts.flow(horizon, steps=self.blocks, width=width)
-        modules["head"] = stages.head(spec, width, self.normed)
+        modules["head"] = stages.head(spec, width, self.normed, self.pool)
         return Network(modules)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from odeframe import InvalidOption
@@ -18,6 +19,18 @@ class Reshape(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, n)`` to ``(batch, *shape)``."""
         return x.reshape(x.shape[0], *self.shape)
+
+
+class Augment(nn.Module):
+    """Appends features that are zero along dimension 1: ``(batch, n, ...)`` to ``(batch, n + count, ...)``."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(x, 0)``."""
+        return torch.cat([x, x.new_zeros(x.shape[0], self.count, *x.shape[2:])], dim=1)
 
 
 def is_image(spec: NetworkSpec) -> bool:

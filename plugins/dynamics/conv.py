@@ -19,6 +19,7 @@ class Conv(Dynamics):
         norm: ``"group"``, ``"batch"`` or ``"none"``.
         kernel: odd size of the kernels.
         time: whether the time is one more input channel of each convolution.
+        outputs: channels of ``f``; default ``width``, else a part of another block.
 
     Source: He et al. 2016, Identity Mappings in Deep Residual Networks, figure 4(e).
     """
@@ -31,12 +32,13 @@ class Conv(Dynamics):
         norm: str = "group",
         kernel: int = 3,
         time: bool = False,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         hidden = hidden or width
         self.norm1, self.norm2 = norm_2d(norm, width), norm_2d(norm, hidden)
         self.conv1 = nn.Conv2d(width + time, hidden, kernel, padding=kernel // 2)
-        self.conv2 = nn.Conv2d(hidden + time, width, kernel, padding=kernel // 2)
+        self.conv2 = nn.Conv2d(hidden + time, outputs or width, kernel, padding=kernel // 2)
         self.activation, self.time = named_activation(activation), time
 
     def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:

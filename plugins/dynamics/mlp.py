@@ -18,6 +18,7 @@ class MLP(Dynamics):
         activation: ``"tanh"``, ``"relu"``, ``"softplus"``, ``"silu"``, ``"gelu"`` or ``"identity"``.
         preactivate: whether the activation stands before the first layer too.
         time: whether the time is an input of the first layer.
+        outputs: size of ``f``; default ``width``, else a part of another block.
 
     Source: He et al. 2016, Identity Mappings in Deep Residual Networks, figure 4(e), without its norms.
     """
@@ -29,11 +30,12 @@ class MLP(Dynamics):
         activation: str = "tanh",
         preactivate: bool = False,
         time: bool = False,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         hidden = hidden or width
         self.lift = nn.Linear(width + time, hidden)
-        self.lower = nn.Linear(hidden, width)
+        self.lower = nn.Linear(hidden, outputs or width)
         self.activation = named_activation(activation)
         self.preactivate, self.time = preactivate, time
 
