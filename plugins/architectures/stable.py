@@ -76,8 +76,33 @@ PARTS = {
             "property": "a global field of view in one layer; stable for steps where forward Euler is not",
         },
     ),
+    "antisymmetric_rnn": Part(
+        "odeframe_plugins.architectures.antisymmetric_rnn:AntisymmetricRNN",
+        traits=("sequence",),
+        needs=("dynamics:driven", "data:sequence"),
+        summary="h + step tanh((W - W^T - gamma I) h + V w + b): a flow of the hidden state, driven by a sequence",
+        source="Chang, Chen, Haber, Chi 2019, AntisymmetricRNN",
+        facts={
+            "scheme": "forward Euler, a step an item",
+            "order": "1",
+            "property": "gradients through a long sequence neither explode nor vanish exponentially for small steps",
+        },
+    ),
+    "pdenet": Part(
+        "odeframe_plugins.architectures.pdenet:PDENet",
+        traits=("pde",),
+        needs=("dynamics:pde", "data:observations"),
+        summary="u_t = sum c_ij D_ij u found from u at several times",
+        source="Long, Lu, Ma, Dong 2018, PDE-Net: Learning PDEs from Data",
+        facts={
+            "scheme": "rk4; the published block is forward Euler",
+            "order": "4",
+            "property": "the coefficients of the equation are read from the weights",
+        },
+    ),
     "augmented_neural_ode": Part(
         f"{CONTINUOUS}:AugmentedNeuralODE",
+        needs=("dynamics:!separable", "dynamics:!halves"),  # its width is the input's and a few more, odd or even
         summary="a Neural ODE on samples with zeros appended, no stem, a linear head on all of the state",
         source="Dupont, Doucet, Teh 2019, Augmented Neural ODEs",
         facts={

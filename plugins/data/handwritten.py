@@ -26,12 +26,14 @@ class Handwritten(DataModule):
         side: pixels a side.
         mean: of the training split's pixels.
         std: their standard deviation.
+        white: the greatest number of a pixel in the file; the least is 0.
     """
 
     word: ClassVar[str]
     side: ClassVar[int]
     mean: ClassVar[float]
     std: ClassVar[float]
+    white: ClassVar[float]
 
     def __init__(
         self, batch_size: int = 64, num_workers: int = 0, flat: bool = False, limit: int | None = None
@@ -52,6 +54,7 @@ class Handwritten(DataModule):
             num_classes=10,
             task="classification",
             class_names=tuple("0123456789"),
+            input_range=(-self.mean / self.std, (self.white - self.mean) / self.std),
         )
 
     def load(self) -> dict[str, Dataset]:
@@ -60,4 +63,8 @@ class Handwritten(DataModule):
         parts = split_rows(len(labels), labels=labels, name=self.word)
         parts["train"] = limited(self.word, parts["train"], self.limit)
         images = (pixels - self.mean) / self.std
-        return tensor_sets(images.reshape(-1, *self.spec.input_shape), labels, parts)
+        return tensor_sets(self.shaped(images), labels, parts)
+
+    def shaped(self, images: np.ndarray) -> np.ndarray:
+        """Pixels ``(samples, side^2)`` as samples ``(samples, *input_shape)``."""
+        return images.reshape(-1, *self.spec.input_shape)
