@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from odeframe.sample_pace import SamplePace
 from odeframe.solution import Solution, Status
 from odeframe.solver import Memory, OnFailure, Solver, StopRule, check_state
 from odeframe.stepsize import SAFETY, StepController
+from odeframe.transforms import refuse_batched
 
 __all__ = ["AdaptiveSolver", "Attempt"]
 
@@ -34,6 +36,10 @@ class AdaptiveSolver(Solver):
         per_sample_steps: whether the scheme takes ``t``, ``dt`` and ``theta`` of shape ``(batch,)``.
         stability_limit: ``h |lambda|`` at which the scheme loses stability, for the hint on stiffness; ``None`` where
             it has no limit.
+        stage_weights: of a step ``x + dt sum_i w_i k_i``: ``w_0`` of the slope at its start, which is kept, then those
+            of the evaluations that :meth:`attempt` makes, in their order, the last at the new state.  A gradient
+            integrates what depends on the state alone by them.  ``None`` for other schemes.
+        even_end: whether what is left after one more step is split evenly in two; else the last step takes the rest.
         default_controller: of the step length.
         safety: factor by which a step stays below the one whose error is the tolerance.
         lost_status: how a solve ends whose steps shrink to nothing without a finite error.
@@ -56,6 +62,8 @@ class AdaptiveSolver(Solver):
     error_order: ClassVar[int]
     per_sample_steps: ClassVar[bool] = False
     stability_limit: ClassVar[float | None] = None
+    stage_weights: ClassVar[tuple[float, ...] | None] = None
+    even_end: ClassVar[bool] = True
     default_controller: ClassVar[str] = "pi"
     safety: ClassVar[float] = SAFETY
     lost_status: ClassVar[Status] = Status.NON_FINITE
@@ -94,7 +102,10 @@ class AdaptiveSolver(Solver):
 
     @abstractmethod
     def interpolate(self, theta: Any, dt: Any, x: Tensor, attempt: Attempt) -> Tensor:
-        """The state at ``t + theta dt`` for ``0 < theta < 1`` within an accepted step from ``x``."""
+        """The state at ``t + theta dt`` for ``0 < theta < 1`` within an accepted step from ``x``.
+
+        ``theta`` and ``dt`` are numbers, or ``(batch,)`` where the scheme takes steps per sample.
+        """
 
     def slope(self, field: Law, t: Tensor, x: Tensor, memory: Memory) -> Tensor:
         """``dx/dt`` at the start, for the first step's length; schemes that have it in their memory return that."""
@@ -118,11 +129,15 @@ class AdaptiveSolver(Solver):
         return rtol, self.atol if self.atol is not None else rtol / 100
 
     def solve(self, field: Field, x0: Tensor, times: Any, stop: StopRule | None = None) -> Solution:
-        """Crosses with steps of the solver's own choice."""
-        if stop is not None:
-            raise InvalidOption(f"solver {type(self).__name__}: a stop rule needs a step solver, e.g. solver='rk4'")
+        """Crosses with steps of the solver's own choice; events and stop rules are located within steps."""
+        name = type(self).__name__
+        if stop is not None and not self.per_sample_steps:
+            raise InvalidOption(f"solver {name}: a stop rule needs states between steps for each sample, e.g. 'dopri5'")
+        if stop is not None and self.compile_step:
+            warnings.warn(f"solver {name}: compile=True has no effect beside an event or a stop rule", stacklevel=2)
         times, x0 = check_times(times), check_state(x0)
-        pace = (SamplePace if self.per_sample else Pace)(self, field, x0, times)
+        refuse_batched(x0, name)
+        pace = (SamplePace if self.per_sample else Pace)(self, field, x0, times, stop)
         solution = pace.run()
         if solution.status is Status.SUCCESS:
             return solution

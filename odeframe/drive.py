@@ -31,6 +31,13 @@ class Drive(ABC):
         """Times where the input jumps."""
         return ()
 
+    def tensors_on(self, t: Tensor, t_next: Tensor) -> tuple[Tensor, ...]:
+        """What the input between two times is made from, the same objects at every call; by default all ``tensors``.
+
+        A gradient that goes through the intervals one by one differentiates these alone.
+        """
+        return tuple(self.tensors)
+
 
 class ConstantDrive(Drive):
     """One value for all times, ``(batch, ...)``: a skip to the input, an observation, a summary."""
@@ -61,20 +68,20 @@ class SequenceDrive(Drive):
                 f"a sequence drive has shape (batch, length, ...) with length >= 1, got {tuple(sequence.shape)}"
             )
         self.tensors, self.horizon = (sequence,), (float(horizon[0]), float(horizon[1]))
-        self._items: tuple[Tensor, ...] | None = None
+        self._items = tuple[Tensor, ...]()
 
     def on(self, t: Tensor, t_next: Tensor) -> Callable[[Tensor], Tensor]:
         """The item of the interval."""
-        index = piece_index(t, t_next, self.horizon, self.tensors[0].shape[1])
-        return lambda time: self._item(index)
+        (item,) = self.tensors_on(t, t_next)
+        return lambda time: item
 
-    def _item(self, index: int) -> Tensor:
-        """One item, read when it is used: an adjoint makes its laws without a graph and calls them with one."""
-        if not torch.is_grad_enabled():
-            return self.tensors[0].select(1, index)
-        if self._items is None:  # unbound once: an index a step would cost a full-size gradient each time
-            self._items = self.tensors[0].unbind(1)
-        return self._items[index]
+    def tensors_on(self, t: Tensor, t_next: Tensor) -> tuple[Tensor, ...]:
+        """The item alone: a gradient of the whole sequence at every item would cost the square of its length."""
+        sequence = self.tensors[0]
+        if not self._items or self._items[0].requires_grad != sequence.requires_grad:
+            with torch.enable_grad():  # with a graph, also where an adjoint makes its laws without one
+                self._items = sequence.unbind(1)
+        return (self._items[piece_index(t, t_next, self.horizon, sequence.shape[1])],)
 
     def replace(self, tensors: Sequence[Tensor]) -> SequenceDrive:
         """The same intervals with another sequence."""

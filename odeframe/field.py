@@ -52,6 +52,10 @@ class Law(ABC):
             "subclass that has it (odeframe.SeparableDynamics, BranchedDynamics, SemilinearDynamics)"
         )
 
+    def observe(self, name: str, t: Tensor, x: Tensor) -> Tensor:
+        """What a method ``(t, x, u)`` of the dynamics says under the control; no part of ``dx/dt``, and not counted."""
+        raise Incompatible(f"a running cost asks the dynamics for {name!r}, and a bare function has none; use a Flow")
+
     @property
     def slots(self) -> Sequence[Law]:
         """One law for each block that a step uses; a scheme with ``slots = 1`` needs only the law itself."""
@@ -115,6 +119,8 @@ class FunctionLaw(Law):
 
 def same_shape(dx: Any, x: Tensor, what: str) -> Tensor:
     """``dx`` where it has the shape of the state; anything else would be broadcast to a wrong result in silence."""
+    if isinstance(dx, Tensor) and dx.device != x.device:
+        raise InvalidOption(f"{what} returned a tensor on {dx.device} for a state on {x.device}; move one of them")
     if not isinstance(dx, Tensor) or dx.shape != x.shape:
         got = f"shape {tuple(dx.shape)}" if isinstance(dx, Tensor) else type(dx).__name__
         raise InvalidOption(f"{what} returned {got} for a state of shape {tuple(x.shape)}; dx/dt has the state's shape")
@@ -187,6 +193,10 @@ class FlowLaw(Law):
         self._stats.nfe += 1
         return self.control.call(self._slot, name, *args)
 
+    def observe(self, name: str, t: Tensor, x: Tensor) -> Tensor:
+        """A method of the dynamics under the control; a drive has no say in it."""
+        return self.control.call(self._slot, name, t, x)
+
     @property
     def slots(self) -> Sequence[Law]:
         """One law for each slot of the control."""
@@ -220,7 +230,7 @@ class FlowField(Field):
         """Control, drive and noise of one interval."""
         drive, context = None, tuple[Tensor, ...]()
         if self.drive is not None:
-            drive, context = self.drive.on(t, t_next), tuple(self.drive.tensors)
+            drive, context = self.drive.on(t, t_next), self.drive.tensors_on(t, t_next)
         noise = None if self.noise is None else self.noise.on(step)
         law = FlowLaw(self.control.on(t, t_next), (t, t_next), drive, noise, context, self.stats)
         law.horizon = self.control.horizon

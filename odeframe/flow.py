@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,17 +14,17 @@ from odeframe.control import Block, Control
 from odeframe.drive import Drive, as_drive
 from odeframe.dynamics import as_dynamics, observed, takes_keyword
 from odeframe.errors import Incompatible, InvalidOption
-from odeframe.field import Field, FlowField, FunctionField
+from odeframe.event import Event
+from odeframe.field import Field, FlowField
 from odeframe.gradient import Gradient
 from odeframe.grid import DEFAULT_STEPS, check_times
+from odeframe.initial_value import Choice, build_part, matching
 from odeframe.noise import Noise
 from odeframe.quadrature import PackedField, Quadrature
 from odeframe.registry import word
 from odeframe.solution import Solution, Stats
 from odeframe.solver import Solver, StepSolver, StopRule, check_state
 from odeframe.stepmap import Frame, InitStep, SolverStep, StepMap
-
-Choice = str | Mapping[str, Any] | Any
 
 
 class Flow(nn.Module):
@@ -67,10 +67,10 @@ class Flow(nn.Module):
         module = as_dynamics(words["dynamics"].build())
         check({**words, "dynamics": observed(module)})  # what only a built module shows
         self.horizon = _check_horizon(horizon)
-        built: Solver = _build(words["solver"], Solver)
+        built: Solver = build_part(words["solver"], Solver)
         self.quadratures = _check_quadratures(quadratures, built)
-        self.gradient: Gradient = _build(words["gradient"], Gradient)
-        self.control: Control = _build(words["control"], Control)
+        self.gradient: Gradient = build_part(words["gradient"], Gradient)
+        self.control: Control = build_part(words["control"], Control)
         block = Block(module, built, getattr(built, "slots", 1))
         steps = (built.steps or DEFAULT_STEPS) if isinstance(built, StepSolver) and built.dt is None else None
         self.control.attach(block, self.horizon, steps)
@@ -103,6 +103,7 @@ class Flow(nn.Module):
         drive: Drive | Tensor | None = None,
         noise: Noise | None = None,
         stop: StopRule | None = None,
+        quadratures: Sequence[Quadrature] | None = None,
     ) -> Solution:
         """States, running costs and statistics at the times asked for, by default both ends of the horizon.
 
@@ -112,18 +113,20 @@ class Flow(nn.Module):
             drive: exogenous input; a tensor is constant in time.
             noise: the draws of a stochastic solver; by default drawn from torch's generator in training, and none
                 (the scheme's mean) in evaluation.
-            stop: a rule that ends samples early.
+            stop: an :class:`odeframe.Event` or a rule that ends samples early.
+            quadratures: running costs in place of the flow's own; an empty list for none.
 
         Raises:
             SolveFailed: the state became non-finite, or steps too small or too many.
         """
         x0, times = check_state(x0), self.times(times)
         field = self.field(as_drive(drive), self.noise(x0, noise))
-        packed = self.packed(field, x0)
+        packed = self.packed(field, x0, quadratures)
         start = packed.pack(x0) if isinstance(packed, PackedField) else x0
         if stop is not None and isinstance(packed, PackedField):
-            stop = packed.stop_rule(stop)
-        solution = self.gradient.solve(self.solver, packed, start, times, stop)
+            stop = stop.of(lambda z: packed.unpack(z)[0]) if isinstance(stop, Event) else packed.stop_rule(stop)
+        with matching(x0, lambda: (*self.parameters(), *getattr(field.drive, "tensors", ()))):
+            solution = self.gradient.solve(self.solver, packed, start, times, stop)
         self.stats = solution.stats
         if isinstance(packed, PackedField):
             states, costs = packed.unpack(solution.states)
@@ -169,13 +172,20 @@ class Flow(nn.Module):
             )
         return FlowField(self.control, drive, noise)
 
-    def packed(self, field: Field, x0: Tensor) -> Field:
+    def packed(self, field: FlowField, x0: Tensor, quadratures: Sequence[Quadrature] | None = None) -> Field:
         """The field with its quadratures, or the field itself where there are none."""
-        return PackedField(field, self.quadratures, x0.shape[1:]) if self.quadratures else field
+        costs = self.quadratures if quadratures is None else _check_quadratures(quadratures, self.solver)
+        drawn = [quadrature.drawn(field.noise, x0) for quadrature in costs]
+        return PackedField(field, drawn, x0.shape[1:]) if drawn else field
+
+    def add_costs(self, quadratures: Sequence[Quadrature]) -> None:
+        """Has the flow integrate further running costs; refused as in the constructor."""
+        self.quadratures = _check_quadratures([*self.quadratures, *quadratures], self.solver)
 
     def noise(self, x0: Tensor, noise: Noise | None) -> Noise | None:
         """The given noise, or in training a fresh seed from torch's generator and sample numbers unique over ranks."""
-        if noise is not None or not self.training or "stochastic" not in self.solver.traits:
+        random = "stochastic" in self.solver.traits or any(quadrature.draws for quadrature in self.quadratures)
+        if noise is not None or not self.training or not random:
             return noise
         world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         seed = int(torch.randint(2**62, ()))
@@ -208,52 +218,6 @@ class Flow(nn.Module):
     def extra_repr(self) -> str:
         """The horizon and the gradient's name."""
         return f"horizon={self.horizon}, gradient={type(self.gradient).__name__}"
-
-
-def solve(field: Any, x0: Tensor, times: Any, solver: Choice = "dopri5", **options: Any) -> Solution:
-    """Solves ``dx/dt = field(t, x)`` for a bare function.
-
-    Args:
-        field: called with a 0-d float64 time and the state; an ``nn.Module`` called the same way is fine.
-        x0: ``(batch, *state)`` at the first time.
-        times: strictly monotone ``(num_times,)``.
-        solver: a word, or a built solver.
-        **options: the solver's, e.g. ``rtol=1e-6`` or ``steps=100``.
-
-    Returns:
-        States ``(num_times, batch, *state)`` with statistics and status.
-
-    Raises:
-        SolveFailed: the state became non-finite, or steps too small or too many.
-
-    Example:
-        >>> import torch, odeframe
-        >>> solution = odeframe.solve(lambda t, x: -x, torch.ones(1, 1, dtype=torch.float64), (0.0, 1.0))
-        >>> round(float(solution.final), 5)
-        0.36788
-    """
-    if not callable(field):
-        raise InvalidOption(f"field: got {type(field).__name__}, expected a function field(t, x)")
-    chosen = word("solver", solver)
-    if chosen.object is not None and options:
-        raise InvalidOption(
-            f"solver options {sorted(options)} have no effect on a built solver; give them to its constructor"
-        )
-    built = _build(chosen, Solver, **options)
-    times = check_times(times)
-    ends = (float(times[0].detach()), float(times[-1].detach()))
-    return built.solve(FunctionField(field, horizon=ends), check_state(x0), times)
-
-
-def _build(choice: Any, interface: type, **options: Any) -> Any:
-    """The part of a word, checked against its kind's interface."""
-    built = choice.build(**options)
-    if not isinstance(built, interface):
-        raise InvalidOption(
-            f"{choice.kind}: got an object of type {type(built).__name__}, expected a name, a mapping with a name, or "
-            f"an odeframe.{interface.__name__}"
-        )
-    return built
 
 
 def _check_horizon(horizon: Any) -> tuple[float, float]:

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from odeframe.attempt import Attempt, tried
 from odeframe.compiled import compiled_step
+from odeframe.event import Passage, StopWatch, where
 from odeframe.field import Field, Law
 from odeframe.grid import inside
 from odeframe.solution import Solution, Status
 from odeframe.solver import Memory
 from odeframe.stepsize import first_step
+from odeframe.transforms import refuse_batched
 
 if TYPE_CHECKING:
     from odeframe.adaptive import AdaptiveSolver
@@ -29,9 +31,10 @@ STIFF_EVERY, STIFF_HITS, STIFF_MISSES, STIFF_MARGIN = 10, 15, 6, 0.65
 class Crossing(ABC):
     """What all adaptive solves share: the segments, the output times and their derivatives."""
 
-    def __init__(self, solver: AdaptiveSolver, field: Field, x0: Tensor, times: Tensor) -> None:
+    def __init__(self, solver: AdaptiveSolver, field: Field, x0: Tensor, times: Tensor, stop: Any = None) -> None:
         self.solver, self.field, self.times = solver, field, times
         self.plain = [float(t) for t in times.detach()]
+        self.watch = None if stop is None else StopWatch(stop, x0, (self.plain[0], self.plain[-1]))
         self.tolerances = solver.tolerances(x0.dtype)
         self.direction = 1.0 if self.plain[-1] >= self.plain[0] else -1.0
         self.x, self.status = self.shift_start(x0), Status.SUCCESS
@@ -60,22 +63,31 @@ class Crossing(ABC):
             cuts += [*inside(self.field.breakpoints(), self.times), self.plain[-1]]
         for index, (start, end) in enumerate(itertools.pairwise(cuts)):
             self.segment(index, start, end, self.field.on(_time(start), _time(end), step=index))
-            if self.status is not Status.SUCCESS:
+            if self.status is not Status.SUCCESS or self.all_stopped:
                 break
         states = self.outputs()
         states += [torch.full_like(self.x, float("nan"))] * (len(self.plain) - len(states))
-        return Solution(self.times, torch.stack(self.shift_ends(states)), self.field.stats, self.status)
+        solution = Solution(self.times, torch.stack(self.shift_ends(states)), self.field.stats, self.status)
+        if self.watch is not None:
+            solution.stop_times, solution.stopped = self.watch.times, self.watch.done
+        return solution
+
+    @property
+    def all_stopped(self) -> bool:
+        """Whether a stop rule has ended every sample."""
+        return self.watch is not None and self.watch.all_done
 
     def tried(self, stepper: Any, law: Law, t: Tensor, dt: Any, x: Tensor, memory: Memory) -> Any:
         """One attempt with its tolerances and its ratio of error to them."""
         norm = self.norm
-        if self.solver.compile_step:
+        if self.solver.compile_step and self.watch is None:
             dt = dt if torch.is_tensor(dt) else _time(dt)
             step = compiled_step(self.solver, tried)
             made = step(self.field.stats, stepper, law, norm, t, dt, x, memory, self.tolerances)
         else:
             made = tried(stepper, law, norm, t, dt, x, memory, self.tolerances)
         new, error, memory, stages, second, scale, ratio = made
+        refuse_batched(ratio, type(self.solver).__name__)
         return Attempt(new, error, memory, stages, second, law, t), scale, ratio
 
     @property
@@ -119,15 +131,16 @@ class Crossing(ABC):
             ends = torch.tensor([before, float(now)], dtype=torch.float64)
             last = [before, *inside(self.field.breakpoints(), ends)][-1]  # where the piece before this time begins
             law = self.field.on(_time(last), now)
-            shifted.append(x + (time - now).to(x.dtype) * law(self.clock(now), x))
+            moved = x + (time - now).to(x.dtype) * law(self.clock(now), x)
+            shifted.append(moved if self.watch is None else where(self.watch.frozen(float(now)), x, moved))
         return shifted
 
 
 class Pace(Crossing):
     """One step length for the whole batch."""
 
-    def __init__(self, solver: AdaptiveSolver, field: Field, x0: Tensor, times: Tensor) -> None:
-        super().__init__(solver, field, x0, times)
+    def __init__(self, solver: AdaptiveSolver, field: Field, x0: Tensor, times: Tensor, stop: Any = None) -> None:
+        super().__init__(solver, field, x0, times, stop)
         self.t, self.dt, self.tries = self.plain[0], 0.0, 0
         self.states = [x0]
         self.suspect: tuple[Tensor, Tensor | None] = (x0, None)
@@ -139,7 +152,7 @@ class Pace(Crossing):
         memory = stepper.init(law, _time(start), self.x)
         if index == 0:
             self.dt = self.direction * (self.solver.first_step or self.first_step(law, memory, end - start))
-        while (end - self.t) * self.direction > 0:
+        while (end - self.t) * self.direction > 0 and not self.all_stopped:
             remaining = end - self.t
             dt = self.length(remaining)
             if not self.allowed(dt, remaining):
@@ -148,8 +161,26 @@ class Pace(Crossing):
             if self.judge(attempt, scale, float(ratio), dt):
                 self.field.taken(index, self.t, dt, (self.x, memory), (attempt.x, attempt.memory))
                 self.watch_stiffness(dt, self.x, attempt, scale)
+                self.look(attempt, dt)
                 self.record(attempt, dt, end if dt == remaining else self.t + dt)
                 memory = attempt.memory
+
+    @property
+    def norm(self) -> Any:
+        """The field's norm over the samples that have not stopped."""
+        if self.watch is None or not bool(self.watch.done.any()):
+            return self.field.error_norm
+        going = ~self.watch.done
+        return lambda ratio: self.field.error_norm(ratio[going])
+
+    def look(self, attempt: Attempt, dt: float) -> None:
+        """Looks for samples that stop within an accepted step."""
+        if self.watch is None:
+            return
+        t, length = (torch.full_like(self.watch.times.detach(), value) for value in (self.t, dt))
+        x, between = self.x, self.solver.interpolate
+        step = Passage(t, length, x, attempt.x, lambda theta: between(theta, length, x, attempt), attempt.memory)
+        self.watch.look(step, ~self.watch.done)
 
     def first_step(self, law: Law, memory: Memory, length: float) -> float:
         """The length of the first step."""
@@ -158,6 +189,7 @@ class Pace(Crossing):
         with torch.no_grad():
             t, x, (rtol, atol) = _time(self.t), self.x.detach(), self.tolerances
             slope = self.solver.slope(law, t, x, memory)
+            refuse_batched(slope, type(self.solver).__name__)
             scale = atol + rtol * x.abs()
             host = lambda v: self.norm(v).cpu()  # noqa: E731 - times are on the host
             return float(first_step(law, (t, x, slope), _time(length), self.solver.error_order, scale, host))
@@ -166,7 +198,7 @@ class Pace(Crossing):
         """The planned step, made to end at the interval's end: stretched by 1 %, or the rest split evenly in two."""
         if abs(self.dt) >= 0.99 * abs(remaining):
             return remaining
-        return 0.5 * remaining if 2 * abs(self.dt) > abs(remaining) else self.dt
+        return 0.5 * remaining if self.solver.even_end and 2 * abs(self.dt) > abs(remaining) else self.dt
 
     def allowed(self, dt: float, remaining: float) -> bool:
         """Whether another step may be tried; sets the status where not."""
@@ -197,16 +229,25 @@ class Pace(Crossing):
                 break
             theta = (time - self.t) / dt
             self.states.append(attempt.x if time == t_next else self.solver.interpolate(theta, dt, self.x, attempt))
-        self.x, self.t = attempt.x, t_next
+            if self.watch is not None:
+                self.states[-1] = self.watch.hold(self.states[-1], time)
+        self.x, self.t = attempt.x if self.watch is None else self.watch.hold(attempt.x, t_next), t_next
 
     def outputs(self) -> list[Tensor]:
-        """The states that were recorded."""
-        return list(self.states)
+        """The states that were recorded, and those kept after all have stopped."""
+        missing = len(self.plain) - len(self.states) if self.all_stopped else 0
+        return [*self.states, *[self.x] * missing]
 
     def failure(self) -> tuple[float, float, Tensor, Tensor]:
         """Where the last attempt was, and its error over tolerance."""
         error, scale = self.suspect
-        return self.t, self.dt, self.x, error if scale is None else error / scale
+        ratio = error if scale is None else error / scale
+        return (
+            self.t,
+            self.dt,
+            self.x,
+            ratio if self.watch is None else where(self.watch.done, torch.zeros_like(ratio), ratio),
+        )
 
 
 def _time(value: float) -> Tensor:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from odeframe.attempt import Attempt
+from odeframe.event import Passage, where
 from odeframe.field import Field, Law
 from odeframe.pace import Crossing
 from odeframe.solution import Status
 from odeframe.solver import Memory
 from odeframe.stepsize import first_step
+from odeframe.transforms import refuse_batched
 
 if TYPE_CHECKING:
     from odeframe.adaptive import AdaptiveSolver
@@ -28,9 +30,9 @@ class SamplePace(Crossing):
     (``Law.samplewise``); else they stay in it with steps of length zero, since the law may have data for each sample.
     """
 
-    def __init__(self, solver: AdaptiveSolver, field: Field, x0: Tensor, times: Tensor) -> None:
+    def __init__(self, solver: AdaptiveSolver, field: Field, x0: Tensor, times: Tensor, stop: Any = None) -> None:
         self.batch, self.device = x0.shape[0], x0.device
-        super().__init__(solver, field, x0, times)
+        super().__init__(solver, field, x0, times, stop)
         self.x0, self.found = x0, list[tuple[Tensor, Tensor, Tensor]]()
         self.marks = times.detach().to(self.device)
         number = torch.full((self.batch,), self.plain[0], dtype=torch.float64, device=self.device)
@@ -81,6 +83,8 @@ class SamplePace(Crossing):
         t, length = rows["t"], rows["dt"].abs()
         remaining = end - t
         going = (remaining * self.direction > 0) & ~rows["dead"]
+        if self.watch is not None:
+            going = going & ~self.watch.done[rows["ids"]]
         rows["tries"] = rows["tries"] + going
         tiny = (t + rows["dt"] == t) | ((length < 1e-14 * t.abs().clamp(min=1e-3)) & (length < remaining.abs()))
         dies = going & (tiny | (rows["tries"] > self.solver.max_steps))
@@ -95,7 +99,7 @@ class SamplePace(Crossing):
         remaining = end - t
         far = remaining.abs()
         last = length >= 0.99 * far
-        dt = torch.where(2 * length > far, 0.5 * remaining, rows["dt"])
+        dt = torch.where(2 * length > far, 0.5 * remaining, rows["dt"]) if self.solver.even_end else rows["dt"]
         dt = torch.where(last, remaining, dt) * going
         attempt, scale, ratio = self.tried(stepper, law, t, dt, x, memory)
         ratio = ratio.double()
@@ -104,16 +108,21 @@ class SamplePace(Crossing):
             # What one sample throws away must not reach the gradient of the others: 0 times infinity is not 0.
             attempt, scale, _ = self.tried(stepper, law, t, dt * finite, x, memory)
         accept = (ratio <= 1) & going
-        accepted = self.judge(rows, ratio, accept, going, dt)
+        accepted, new = self.judge(rows, ratio, accept, going, dt), attempt.x
         if accepted:
             t_next = torch.where(last, torch.full_like(t, end), t + dt)
             self.watch_stiffness(dt, x, attempt, scale)
-            self.interpolate(rows, accept, t_next, dt, x, attempt)
+            if self.watch is not None:
+                between = lambda theta: self.solver.interpolate(theta, dt, x, attempt)  # noqa: E731 - of this step
+                step = Passage(t, dt, x, attempt.x, between, attempt.memory)
+                hit, stopped, new = self.watch.look(step, accept, rows["ids"])
+                t_next = torch.where(hit, stopped.detach(), t_next)
+            self.interpolate(rows, accept, t_next, dt, (x, new), attempt)
             rows["t"] = torch.where(accept, t_next, t)
         if accepted == len(x):
-            return attempt.x, attempt.memory
+            return new, attempt.memory
         pairs = zip(attempt.memory, memory, strict=True)
-        return _where(accept, attempt.x, x), tuple(_where(accept, new, old) for new, old in pairs)
+        return where(accept, new, x), tuple(where(accept, new, old) for new, old in pairs)
 
     def judge(self, rows: Rows, ratio: Tensor, accept: Tensor, going: Tensor, dt: Tensor) -> int:
         """Chooses the next step of every sample that tried one; says how many were accepted."""
@@ -131,7 +140,9 @@ class SamplePace(Crossing):
         rows["may_grow"], rows["finite"] = accept | ~going, finite
         return int(accepted)
 
-    def interpolate(self, rows: Rows, accept: Tensor, t_next: Tensor, dt: Tensor, x: Tensor, attempt: Attempt) -> None:
+    def interpolate(
+        self, rows: Rows, accept: Tensor, t_next: Tensor, dt: Tensor, ends: tuple[Tensor, Tensor], attempt: Attempt
+    ) -> None:
         """Finds the states at the output times between the first and the last that each sample has passed."""
         count = len(self.plain) - 1
         while count > 1:
@@ -142,7 +153,7 @@ class SamplePace(Crossing):
                 return
             theta = torch.where(passed, (time - rows["t"]) / torch.where(dt == 0, 1.0, dt), 1.0)
             whole = (time == t_next) | ~passed
-            states = _where(whole, attempt.x, self.solver.interpolate(theta, dt, x, attempt))
+            states = where(whole, ends[1], self.solver.interpolate(theta, dt, ends[0], attempt))
             self.found.append((index[passed] - 1, rows["ids"][passed], states[passed]))
             rows["next"] = index + passed
 
@@ -156,6 +167,7 @@ class SamplePace(Crossing):
         with torch.no_grad():
             rtol, atol = self.tolerances
             slope = self.solver.slope(law, t, x, memory)
+            refuse_batched(slope, type(self.solver).__name__)
             at, scale = (t, x.detach(), slope), atol + rtol * x.detach().abs()
             return first_step(law, at, longest, self.solver.error_order, scale, self.norm)
 
@@ -167,7 +179,12 @@ class SamplePace(Crossing):
         if self.found:
             times, ids, states = (torch.cat(parts) for parts in zip(*self.found, strict=True))
             between = between.index_put((times, ids), states)
-        final = _where(self.samples["t"] == self.plain[-1], self.x, torch.full_like(self.x, float("nan")))
+        reached = self.samples["t"] == self.plain[-1]
+        if self.watch is not None:  # those that stopped keep their state from then on
+            stopped, first = self.watch.done, self.samples["next"] - 1
+            after = [where(stopped & (first <= i), self.x, x) for i, x in enumerate(between)]
+            between, reached = torch.stack(after) if after else between, reached | stopped
+        final = where(reached, self.x, torch.full_like(self.x, float("nan")))
         return [self.x0, *between.unbind(), final]
 
     def failure(self) -> tuple[float, float, Tensor, Tensor]:
@@ -176,10 +193,6 @@ class SamplePace(Crossing):
         worst = int(dead.nonzero()[0])
         mask = dead.double().reshape(-1, *[1] * (self.x.dim() - 1))
         return float(rows["t"][worst]), float(rows["dt"][worst]), self.x, mask
-
-
-def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(mask.reshape(-1, *[1] * (new.dim() - 1)), new, old)
 
 
 def _select(rows: Rows, mask: Tensor) -> Rows:

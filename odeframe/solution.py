@@ -62,7 +62,9 @@ class Solution:
         quadratures: running costs by name, each ``(num_times, batch)``.
         stats: counts of evaluations and steps.
         status: how the solve ended.
-        stop_times: ``(batch,)`` time at which each sample stopped, where a stop rule was given.
+        stop_times: ``(batch,)`` time at which each sample stopped, the last time where it did not; where an event or a
+            stop rule was given.
+        stopped: ``(batch,)`` whether it did, likewise.
     """
 
     times: Tensor
@@ -71,6 +73,7 @@ class Solution:
     status: Status = Status.SUCCESS
     quadratures: dict[str, Tensor] = field(default_factory=dict)
     stop_times: Tensor | None = None
+    stopped: Tensor | None = None
 
     @property
     def final(self) -> Tensor:

@@ -13,6 +13,7 @@ from odeframe.errors import InvalidOption, SolveFailed
 from odeframe.field import Field, Law
 from odeframe.grid import Grid, check_times, make_grid
 from odeframe.solution import Solution, Status
+from odeframe.transforms import batched, finite
 from odeframe.walk import Walk
 
 Memory = tuple[Tensor, ...]
@@ -20,7 +21,10 @@ OnFailure = Literal["raise", "return", "last"]
 
 
 class StopRule(Protocol):
-    """Says after each step which samples are done: an event, or a learned end time."""
+    """Says which samples are done.  Step solvers ask after each step; adaptive ones find the time within the step.
+
+    A rule with a zero that has a gradient (an event, a learned end time) is an :class:`odeframe.Event`.
+    """
 
     def __call__(self, t: Tensor, x: Tensor, memory: Memory, /) -> Tensor:
         """A mask ``(batch,)``, true where the sample stops at ``t``; its state is kept from then on."""
@@ -58,7 +62,7 @@ class Solver(nn.Module, ABC):
             field: the right-hand side.
             x0: ``(batch, *state)`` at the first time.
             times: strictly monotone ``(num_times,)``.
-            stop: a rule that ends samples early.
+            stop: an event or a rule that ends samples early.
         """
 
     def failed(self, solution: Solution, t: float, dt: float, last: Tensor, suspect: Tensor | None = None) -> Solution:
@@ -74,7 +78,7 @@ class Solver(nn.Module, ABC):
         """
         worst = worst_sample(last if suspect is None else suspect)
         start = solution.states[0].detach()
-        if not bool(torch.isfinite(start).all()):
+        if not finite(start):
             raise InvalidOption(f"x0: got non-finite values, first in sample {worst_sample(start)}")
         if self.on_failure == "raise":
             stiff = f"{solution.status.message}, and the steps were at the limit of stability: the problem looks stiff"
@@ -98,7 +102,7 @@ def worst_sample(x: Tensor) -> int | None:
     Args:
         x: a state or an error ``(batch, *state)``.
     """
-    if x.numel() == 0:
+    if x.numel() == 0 or batched(x):
         return None
     flat = x.detach().reshape(x.shape[0], -1).abs()
     bad = ~torch.isfinite(flat).all(1)
@@ -107,6 +111,11 @@ def worst_sample(x: Tensor) -> int | None:
 
 def check_state(x0: Any) -> Tensor:
     """The initial state, refused where it is no floating-point or complex tensor with a batch dimension."""
+    if isinstance(x0, tuple | list):
+        raise InvalidOption(
+            f"x0: got a {type(x0).__name__}, expected one tensor (batch, *state); write torch.cat(x0, dim=1), and "
+            "x.split(sizes, dim=1) in the field"
+        )
     if not torch.is_tensor(x0):
         raise InvalidOption(f"x0: got {type(x0).__name__}, expected a tensor (batch, *state)")
     if not (x0.is_floating_point() or x0.is_complex()):
@@ -191,7 +200,7 @@ class StepSolver(Solver):
             solution = walk.run(times)
         except SolveFailed as failure:  # a step that knows that it failed
             return self.unfinished(walk, times, failure)
-        if bool(torch.isfinite(walk.x.detach()).all()) or x0.numel() == 0:
+        if finite(walk.x) or x0.numel() == 0:
             return solution
         solution.status = Status.NON_FINITE
         return self.failed(solution, *walk.locate())

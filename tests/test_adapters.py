@@ -10,7 +10,7 @@ from torch import nn
 
 import odeframe
 from odeframe import Dynamics, Flow, Noise, Status, StochasticDynamics
-from odeframe.quadrature import RunningCost
+from odeframe.costs import RunningCost
 from odeframe.testing import SolverConformance
 from odeframe.testing.problems import Liouville
 from odeframe.testing.stepwise import WatchedField

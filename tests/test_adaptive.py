@@ -11,8 +11,8 @@ from torch import nn
 
 import odeframe
 from odeframe import Dynamics, Flow, Incompatible, InvalidOption, SolveFailed, Status
+from odeframe.costs import KineticEnergy, RunningCost
 from odeframe.drive import ConstantDrive, SequenceDrive
-from odeframe.quadrature import KineticEnergy, RunningCost
 from odeframe.stepsize import CONTROLLERS, StepController
 
 PAIRS = ("bosh3", "dopri5", "tsit5", "dopri8", "dop853")

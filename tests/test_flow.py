@@ -10,10 +10,10 @@ from torch import nn
 
 import odeframe
 from odeframe import Flow, Incompatible, InvalidOption, SolveFailed, Status
+from odeframe.costs import KineticEnergy
 from odeframe.field import FunctionField
 from odeframe.gradient import Gradient
 from odeframe.noise import Noise
-from odeframe.quadrature import KineticEnergy
 from odeframe.testing.problems import Explosion, Liouville, NoisyEuler
 from problems import Driven, Linear, Logistic, Rotation, batch
 

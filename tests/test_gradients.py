@@ -6,8 +6,9 @@ from torch import nn
 
 import odeframe
 from odeframe import Flow, Incompatible
+from odeframe.costs import RunningCost
+from odeframe.field import FunctionField
 from odeframe.gradient import Gradient
-from odeframe.quadrature import RunningCost
 from odeframe.testing import GradientConformance
 from odeframe.testing.accuracy import fitted_slope, largest
 from odeframe.testing.problems import Coupled, Liouville
@@ -19,6 +20,11 @@ class TestBackprop(GradientConformance):
 
 class TestAdjoint(GradientConformance):
     gradient = "adjoint"
+
+
+class TestInterpolatedAdjoint(GradientConformance):
+    gradient = "interpolated_adjoint"
+    solvers = ({"name": "dopri5", "rtol": 1e-6, "atol": 1e-8}, {"name": "dop853", "rtol": 1e-9, "atol": 1e-11})
 
 
 def complaint(gradient, check, *arguments):
@@ -194,7 +200,81 @@ class TestAdjointAgainstBackprop:
         assert all(float(p.grad.abs().sum()) == 0 for p in flow.parameters())
 
 
+class TestOneBackwardSolve:
+    """The costate jumps at output times, and the solve goes on."""
+
+    @staticmethod
+    def flow(gradient, **options):
+        torch.manual_seed(2)
+        return Flow(Coupled(), solver={"name": "dopri5", "rtol": 1e-6, **options}, gradient=gradient)
+
+    @pytest.mark.parametrize("gradient", ["adjoint", "interpolated_adjoint"])
+    def test_an_output_time_costs_a_step_and_the_slope_after_the_jump(self, gradient):
+        flow, counts = self.flow(gradient), []
+        for number in (2, 101):
+            x0 = torch.ones(2, 4, dtype=torch.float64)
+            flow.solve(x0, torch.linspace(0, 1, number)).states.sum().backward()
+            counts.append(flow.stats.nfe_backward)
+        assert counts[0] >= 20 and counts[1] <= 100 * 7 + 1, "six evaluations a step, one after a jump, one first step"
+
+    def test_the_sum_of_evaluations_is_the_integral(self):
+        """With and without a vector that holds the integrals: the same steps, the same gradient to round-off."""
+        grads, counts = [], []
+        for weights in (type(odeframe.build("solver", "dopri5")).stage_weights, None):
+            flow = self.flow("adjoint")
+            flow.solver.stage_weights = weights
+            flow.solve(torch.ones(2, 4, dtype=torch.float64), (0.0, 0.3, 1.0)).states.sin().sum().backward()
+            grads.append([p.grad for p in flow.parameters()])
+            counts.append(flow.stats.nfe_backward)
+        assert counts[0] == counts[1]
+        assert max(largest(a - b) for a, b in zip(*grads, strict=True)) <= 1e-13
+
+    def test_a_rejected_step_adds_nothing(self):
+        grads = []
+        for options in ({"first_step": 1.0}, {"rtol": 1e-9}):
+            flow = self.flow("adjoint", **{"rtol": 1e-8, **options})
+            flow(3 * torch.ones(2, 4, dtype=torch.float64)).sin().sum().backward()
+            grads.append([p.grad for p in flow.parameters()])
+        assert max(largest(a - b) for a, b in zip(*grads, strict=True)) <= 1e-6
+
+    @pytest.mark.parametrize("gradient", ["adjoint", "interpolated_adjoint"])
+    def test_a_failed_backward_solve_says_so(self, gradient):
+        flow = self.flow(gradient)
+        loss = flow(torch.ones(2, 4, dtype=torch.float64)).sum()
+        flow.solver.max_steps = 2
+        with pytest.raises(odeframe.SolveFailed, match="max_steps"):
+            loss.backward()
+
+    def test_the_kept_trajectory_serves_where_integrating_back_amplifies_errors(self):
+        """x' = -k (x - c): dx(T)/dc = 1 - exp(-k T), and going back multiplies errors of x by exp(k T)."""
+
+        class Damped(odeframe.Dynamics):
+            def __init__(self):
+                super().__init__()
+                self.c = nn.Parameter(torch.tensor([0.5], dtype=torch.float64))
+
+            def forward(self, t, x, u=None):
+                return -20.0 * (x - self.c.square())
+
+        counts = {}
+        for gradient in ("adjoint", "interpolated_adjoint"):
+            flow = Flow(Damped(), solver={"name": "dopri5", "rtol": 1e-6}, gradient=gradient, horizon=(0.0, 2.0))
+            flow(torch.ones(1, 1, dtype=torch.float64)).sum().backward()
+            assert float(flow.dynamics.c.grad) == pytest.approx(1.0, abs=1e-6)
+            counts[gradient] = flow.stats.nfe_backward
+        assert counts["interpolated_adjoint"] < 0.7 * counts["adjoint"]
+
+
 class TestRefusals:
+    @pytest.mark.parametrize("options", [{"name": "rk4"}, {"name": "dopri5", "per_sample": True}], ids=str)
+    def test_a_solver_without_a_trajectory_of_the_batch(self, options):
+        with pytest.raises(Incompatible, match="interpolated_adjoint"):
+            Flow(Coupled(), solver=options, gradient="interpolated_adjoint")
+        name, options = options["name"], {key: value for key, value in options.items() if key != "name"}
+        chosen, solver = odeframe.build("gradient", "interpolated_adjoint"), odeframe.build("solver", name, **options)
+        with pytest.raises(Incompatible, match="between the steps of an adaptive solver"):
+            chosen.solve(solver, FunctionField(lambda t, x: -x), torch.ones(1, 2), (0.0, 1.0))
+
     def test_trainable_coefficients(self):
         class Scaled(odeframe.StepSolver):
             traits = ("step",)

@@ -9,8 +9,8 @@ from torch import nn
 
 import odeframe
 from odeframe import Flow, InvalidOption, Noise, SecondOrderDynamics, SeparableDynamics
+from odeframe.costs import RunningCost
 from odeframe.grid import check_times
-from odeframe.quadrature import RunningCost
 from odeframe.testing import GradientConformance, SolverConformance
 from odeframe.testing.accuracy import fitted_slope, largest
 from odeframe.testing.problems import Liouville

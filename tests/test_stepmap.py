@@ -7,10 +7,10 @@ from torch import nn
 import odeframe
 from odeframe import Flow
 from odeframe.component import components
+from odeframe.costs import KineticEnergy
 from odeframe.drive import SequenceDrive
 from odeframe.errors import Incompatible, InvalidOption
 from odeframe.noise import Noise
-from odeframe.quadrature import KineticEnergy
 from odeframe.solver import StepSolver
 from odeframe.stepmap import ModuleStep, sharing_groups
 from odeframe.testing.problems import Coupled, Ramp

@@ -8,8 +8,8 @@ from torch import nn
 
 import odeframe
 from odeframe import BranchedDynamics, Dynamics, Flow, Noise, StochasticDynamics
+from odeframe.costs import RunningCost
 from odeframe.field import FunctionField
-from odeframe.quadrature import RunningCost
 from odeframe.testing import SolverConformance
 
 DRAWS = 100_000

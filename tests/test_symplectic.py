@@ -8,7 +8,7 @@ from torch import nn
 
 import odeframe
 from odeframe import Flow, InvalidOption, SecondOrderDynamics, SeparableDynamics
-from odeframe.quadrature import RunningCost
+from odeframe.costs import RunningCost
 from odeframe.testing import SolverConformance
 from odeframe.testing.accuracy import fitted_slope, largest
 

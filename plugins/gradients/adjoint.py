@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from odeframe import Field, Gradient, Incompatible, InvalidOption, Law, Solution, Solver, StepSolver
+from odeframe import (
+    AdaptiveSolver,
+    Field,
+    Gradient,
+    Incompatible,
+    InvalidOption,
+    Law,
+    Solution,
+    Solver,
+    Status,
+    StepSolver,
+)
 from odeframe.grid import check_times, inside
-from odeframe.solution import Stats
 from odeframe.solver import StopRule
-from odeframe_plugins.gradients.dependence import autocast_state, check_law, check_places, dependencies
+from odeframe_plugins.gradients.costate import (
+    BackwardPace,
+    CostateField,
+    CostateLaw,
+    StackedLaw,
+    Trajectory,
+    VectorLaw,
+)
+from odeframe_plugins.gradients.dependence import autocast_state, check_places, dependencies
+from odeframe_plugins.gradients.replay import refuse_second
 
 
 class Adjoint(Gradient):
@@ -22,87 +42,104 @@ class Adjoint(Gradient):
 
     With ``a = dJ/dx``: ``a' = -f_x^T a``, ``dJ/dtheta = int f_theta^T a dt``, ``dJ/dt_i = a_i . f(t_i, x_i)`` at each
     output time and ``-a . f`` at the first, solved from the last time to the first with the state integrated again.
-    The backward solve stops at breakpoints and sees the same control on each interval as the forward one.  Running
-    costs are components of the state here, so their ``L_x`` and ``L_theta`` are in the same formulas.
+    The backward solve is one solve: at output times ``a`` jumps and the step length goes on.  It stops at breakpoints
+    and sees the same control on each interval as the forward one.  Running costs are components of the state here, so
+    their ``L_x`` and ``L_theta`` are in the same formulas.
 
     The result is that of the differential equation, not of the steps taken: at coarse steps it differs from
-    ``backprop`` by the order of the scheme.  The parameter integrals are left out of the error norm.
+    ``backprop`` by the order of the scheme.  The parameter integrals are left out of the error norm; with embedded
+    Runge-Kutta pairs they are the sum that each accepted step makes of its evaluations.
 
     Source: Pontryagin et al. 1962; Chen et al. 2018, Neural Ordinary Differential Equations, appendix B; Kidger et
     al. 2021, "Hey, that's not an ODE" (the seminorm).
     """
 
     traits: ClassVar[tuple[str, ...]] = ("continuous",)
+    name: ClassVar[str] = "adjoint"
 
     def solve(self, solver: Solver, field: Field, x0: Tensor, times: Any, stop: StopRule | None = None) -> Solution:
         """The solve without a graph, its backward pass the adjoint equation."""
         if stop is not None:
-            raise InvalidOption("gradient 'adjoint': no stop rules; write gradient='backprop'")
+            raise InvalidOption(f"gradient {self.name!r}: no stop rules; write gradient='backprop'")
         if not solver.opaque:
             raise Incompatible(
-                f"gradient 'adjoint' solves the adjoint equation with the solver of the flow, and "
+                f"gradient {self.name!r} solves the adjoint equation with the solver of the flow, and "
                 f"{type(solver).__name__} needs the parts of the dynamics; write gradient='backprop'"
             )
         if x0.is_complex():
             raise Incompatible(
-                "gradient 'adjoint': got a complex state, expected a real one; write gradient='backprop'"
+                f"gradient {self.name!r}: got a complex state, expected a real one; write gradient='backprop'"
             )
         times = check_times(times)
-        tensors = dependencies(field, times)
+        tensors = dependencies(field, times, self.name)
         if any(parameter.requires_grad for parameter in solver.parameters()):
             raise Incompatible(
-                f"gradient 'adjoint': {type(solver).__name__} has trainable coefficients, which the differential "
+                f"gradient {self.name!r}: {type(solver).__name__} has trainable coefficients, which the differential "
                 "equation does not know; write gradient='backprop'"
             )
         box: list[Solution] = []
-        states = _AdjointSolve.apply(solver, field, box, x0, times, *tensors)
+        forward = self.forward(solver, field)
+        states = AdjointSolve.apply(self.name, forward, solver, field, box, x0, times, *tensors)
         solution = box[0]
         solution.states, solution.times = states, times
         return solution
 
+    def forward(self, solver: Solver, field: Field) -> Callable[[Tensor, Tensor], tuple[Solution, Trajectory | None]]:
+        """The solve without a graph, and the trajectory where it is kept."""
+        return lambda x0, times: (solver.solve(field, x0, times), None)
 
-class _AdjointSolve(torch.autograd.Function):
+
+class AdjointSolve(torch.autograd.Function):
     """The forward solve without a graph; its derivative is the backward solve."""
 
     @staticmethod
     def forward(
-        ctx: Any, solver: Solver, field: Field, box: list[Solution], x0: Tensor, times: Tensor, *tensors: Tensor
+        ctx: Any,
+        name: str,
+        forward: Callable[[Tensor, Tensor], tuple[Solution, Trajectory | None]],
+        solver: Solver,
+        field: Field,
+        box: list[Solution],
+        x0: Tensor,
+        times: Tensor,
+        *tensors: Tensor,
     ) -> Tensor:
-        plain, start = times.detach(), x0.detach()
-        solution = solver.solve(field, start, plain)
+        plain = times.detach()
+        solution, ctx.trajectory = forward(x0.detach(), plain)
         box.append(solution)
-        ctx.solver, ctx.field, ctx.autocast = solver, field, autocast_state(x0.device.type)
+        ctx.name, ctx.solver, ctx.field, ctx.autocast = name, solver, field, autocast_state(x0.device.type)
         ctx.places = {id(tensor): i for i, tensor in enumerate(tensors)}
         ctx.save_for_backward(solution.states, plain, *tensors)
         return solution.states
 
     @staticmethod
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # torch's once_differentiable lets grad(..., allow_unused=True) pass in silence
-            raise Incompatible(
-                "gradient 'adjoint' cannot be differentiated twice: got create_graph=True; write gradient='backprop'"
-            )
+        refuse_second(ctx.name)  # torch's once_differentiable lets grad(..., allow_unused=True) pass in silence
         states, times, *tensors = ctx.saved_tensors
-        stats = ctx.field.stats
+        stats, with_times = ctx.field.stats, ctx.needs_input_grad[6]
         forward_count = stats.nfe
-        backward = _Backward(ctx.solver, ctx.field, times, [torch.zeros_like(v) for v in tensors], ctx.places)
+        backward = _Backward(ctx, times, [torch.zeros_like(v) for v in tensors], with_times)
         with ctx.autocast():
             grad_x0, grad_times = backward.run(states, grads)
         stats.nfe_backward += stats.nfe - forward_count
         stats.nfe = forward_count
-        return (None, None, None, grad_x0, grad_times if ctx.needs_input_grad[4] else None, *backward.gradients)
+        return (None,) * 5 + (grad_x0, grad_times if with_times else None, *backward.gradients)
 
 
 class _Backward:
-    """The backward solve: segment by segment between output times, piece by piece between breakpoints."""
+    """The backward solve: one solve in which the costate jumps at output times, piece by piece between breakpoints."""
 
-    def __init__(
-        self, solver: Solver, field: Field, times: Tensor, gradients: list[Tensor], places: dict[int, int]
-    ) -> None:
-        self.solver, self.field, self.times = solver, field, times
-        self.gradients, self.places, self.checked = gradients, places, False
-        grid = solver.grid(field, times).nodes if isinstance(solver, StepSolver) else ()
-        self.nodes = [float(node) for node in grid]
+    def __init__(self, ctx: Any, times: Tensor, gradients: list[Tensor], with_times: bool) -> None:
+        self.name, self.field, self.trajectory, self.places = ctx.name, ctx.field, ctx.trajectory, ctx.places
+        self.times, self.gradients, self.with_times, self.checked = times, gradients, with_times, False
+        self.solver = copy.copy(ctx.solver)
+        self.solver.on_failure = "raise"
+        self.costate, self.pace = CostateField(self.field), cast(BackwardPace | None, None)
+        self.nodes: list[float] = []
+        if isinstance(self.solver, StepSolver):
+            self.nodes = [float(node) for node in self.solver.grid(self.field, times).nodes]
+        elif isinstance(self.solver, AdaptiveSolver):
+            self.solver.compile_step = False  # derivatives within a step do not compile
 
     def run(self, states: Tensor, grads: Tensor) -> tuple[Tensor, Tensor]:
         """``dJ/dx0`` and ``dJ/dtimes``; adds to the gradients of the tensors on the way."""
@@ -112,77 +149,60 @@ class _Backward:
             x = states[i]
             jumps = inside(self.field.breakpoints(), times[i - 1 : i + 1])
             cuts = [times[i - 1], *(torch.tensor(jump, dtype=times.dtype) for jump in jumps), times[i]]
-            grad_times[i] = (grads[i] * self.field.on(cuts[-2], cuts[-1])(times[i], x)).sum()
+            if self.with_times:
+                grad_times[i] = (grads[i] * self.field.on(cuts[-2], cuts[-1])(times[i], x)).sum()
             for start, end in reversed(list(itertools.pairwise(cuts))):
                 x, a = self.piece(start, end, x, a)
-            velocity = self.field.on(cuts[0], cuts[1])(times[i - 1], states[i - 1])
+            if self.with_times and i == 1:
+                velocity = self.field.on(cuts[0], cuts[1])(times[0], states[0])
+                grad_times[0] = -(a * velocity).sum()
             a = a + grads[i - 1]
-        grad_times[0] = -((a - grads[0]) * velocity).sum()
         return a, grad_times
 
     def piece(self, start: Tensor, end: Tensor, x: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """State and adjoint at ``start`` from those at ``end``, with no jump between."""
-        law = self.field.on(start, end)
+        law = self.law(self.field.on(start, end), x)
+        self.costate.law, z = law, law.pack(x, a)
+        if isinstance(self.solver, AdaptiveSolver) and not self.solver.per_sample:
+            z = self.continued(self.solver, start, end, z)
+        else:
+            if isinstance(self.solver, StepSolver) and self.solver.dt is None:
+                self.solver.steps = self.steps_between(start, end)
+            z = self.solver.solve(self.costate, z, torch.stack([end, start])).final
+        for tensor, integral in zip(law.theta, law.integrals(z), strict=True):
+            if integral is not None:
+                self.gradients[self.places[id(tensor)]] += integral.to(tensor.dtype)
+        parts = law.parts(z)
+        return parts[0], parts[-1]
+
+    def law(self, law: Law, x: Tensor) -> CostateLaw:
+        """The adjoint equation of a piece, in the form that the solver can do."""
         tensors = [tensor for tensor in law.tensors if tensor.requires_grad]
-        check_places(tensors, self.places, "adjoint")
+        check_places(tensors, self.places, self.name)
+        weights = getattr(self.solver, "stage_weights", None)
+        form = VectorLaw if weights is None else functools.partial(StackedLaw, weights=weights)
+        made: CostateLaw = form(law, x.shape, tensors, self.trajectory)
         if not self.checked:
-            self.checked = True
-            check_law(law, end, x, "adjoint")
-        packed = torch.cat([v.reshape(1, -1) for v in (x, a)] + [x.new_zeros(1, v.numel()) for v in tensors], dim=1)
-        solution = self.backward_solver(start, end).solve(
-            _AdjointField(law, x, tensors, self.field), packed, torch.stack([end, start])
-        )
-        x_start, a_start, *integrals = solution.final.split(
-            [x.numel(), x.numel(), *(v.numel() for v in tensors)], dim=1
-        )
-        for tensor, integral in zip(tensors, integrals, strict=True):
-            self.gradients[self.places[id(tensor)]] += integral.reshape(tensor.shape).to(tensor.dtype)
-        return x_start.reshape(x.shape), a_start.reshape(x.shape)
+            self.checked, made.unchecked = True, self.name
+        return made
 
-    def backward_solver(self, start: Tensor, end: Tensor) -> Solver:
-        """The flow's solver; a step solver takes as many steps back as it took forward."""
-        solver = copy.copy(self.solver)
-        solver.on_failure = "raise"
-        if isinstance(solver, StepSolver) and solver.dt is None:
-            low, high = sorted((float(start), float(end)))
-            margin = 1e-9 * (high - low)
-            solver.steps = max(1, sum(low + margin < node <= high + margin for node in self.nodes))
-        return solver
+    def continued(self, solver: AdaptiveSolver, start: Tensor, end: Tensor, z: Tensor) -> Tensor:
+        """The next piece of one adaptive solve, whose step length goes on.
 
+        Raises:
+            SolveFailed: as a solve of its own would.
+        """
+        first = self.pace is None
+        if self.pace is None:
+            self.pace = BackwardPace(solver, self.costate, z, self.times[[-1, 0]])
+        z = self.pace.cross(0 if first else 1, end, start, z)
+        if self.pace.status is not Status.SUCCESS:
+            states = self.pace.x[None]
+            solver.failed(Solution(self.times, states, self.costate.stats, self.pace.status), *self.pace.failure())
+        return z
 
-class _AdjointField(Field):
-    """``(x, a, g)' = (f, -f_x^T a, -f_theta^T a)`` on one piece, as a vector ``(1, 2 D + P)``."""
-
-    def __init__(self, law: Law, x: Tensor, tensors: Sequence[Tensor], forward: Field) -> None:
-        self.stats, self.law = Stats(), _AdjointLaw(law, x.shape, tensors)
-        self._forward, self._size, self._shape = forward, x.numel(), x.shape
-
-    def on(self, t: Tensor, t_next: Tensor, step: int = 0) -> Law:
-        """The piece's law."""
-        self.law.t, self.law.t_next = t, t_next
-        return self.law
-
-    def error_norm(self, ratio: Tensor) -> Tensor:
-        """The forward field's norm of state and adjoint, the larger; parameter integrals feed nothing back."""
-        norms = [
-            self._forward.error_norm(part.reshape(self._shape))
-            for part in (ratio[:, : self._size], ratio[:, self._size : 2 * self._size])
-        ]
-        return torch.maximum(*norms)
-
-
-class _AdjointLaw(Law):
-    def __init__(self, law: Law, shape: torch.Size, tensors: Sequence[Tensor]) -> None:
-        self._law, self._shape, self._tensors, self._size = law, shape, list(tensors), shape.numel()
-
-    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
-        x, a = (z[:, i * self._size : (i + 1) * self._size].reshape(self._shape) for i in (0, 1))
-        with torch.enable_grad():
-            x = x.detach().requires_grad_(True)
-            f = self._law(t, x)
-            inputs = (x, *self._tensors)
-            pulled: tuple[Tensor | None, ...] = (None,) * len(inputs)
-            if f.requires_grad:  # not a field that depends on nothing
-                pulled = torch.autograd.grad(f, inputs, a.to(f.dtype), allow_unused=True)
-        rates = [torch.zeros_like(v) if p is None else -p for v, p in zip(inputs, pulled, strict=True)]
-        return torch.cat([v.reshape(1, -1).to(z.dtype) for v in (f.detach(), *rates)], dim=1)
+    def steps_between(self, start: Tensor, end: Tensor) -> int:
+        """A step solver takes as many steps back as it took forward."""
+        low, high = sorted((float(start), float(end)))
+        margin = 1e-9 * (high - low)
+        return max(1, sum(low + margin < node <= high + margin for node in self.nodes))

@@ -67,7 +67,7 @@ class Checkpoint(Gradient):
                 "per_sample=False, or gradient='backprop'"
             )
         times = check_times(times)
-        tensors = dependencies(field, times)
+        tensors = dependencies(field, times, NAME)
         if not torch.is_grad_enabled() or not any(v.requires_grad for v in (x0, times, *tensors)):
             return solver.solve(field, x0, times)
         if isinstance(solver, AdaptiveSolver) and times.requires_grad:

@@ -12,10 +12,20 @@ from torch import Tensor
 
 from odeframe import Field, Incompatible, Law
 from odeframe.grid import inside
+from odeframe.transforms import transforming
 
 
-def dependencies(field: Field, times: Tensor) -> list[Tensor]:
-    """Everything the field depends on between the first and the last time that asks for a gradient, each once."""
+def dependencies(field: Field, times: Tensor, gradient: str) -> list[Tensor]:
+    """Everything the field depends on between the first and the last time that asks for a gradient, each once.
+
+    Raises:
+        Incompatible: a transform of ``torch.func`` is at work, which a backward pass of one's own is not part of.
+    """
+    if transforming():
+        raise Incompatible(
+            f"gradient {gradient!r}: got a transform of torch.func (grad, vjp, jvp, vmap), expected plain autograd; "
+            "write torch.autograd.grad, or gradient='backprop'"
+        )
     plain = times.detach()
     nodes = [plain[0], *(torch.tensor(p, dtype=plain.dtype) for p in inside(field.breakpoints(), times)), plain[-1]]
     found: dict[int, Tensor] = {}
@@ -28,6 +38,8 @@ def dependencies(field: Field, times: Tensor) -> list[Tensor]:
 
 def check_dependence(outputs: Sequence[Tensor], known: Sequence[Tensor], gradient: str) -> None:
     """Refuses a result that depends on a tensor with a gradient which the backward pass would not see.
+
+    A tensor with the attribute ``unknown``, what an implicit step solves for, is nothing to depend on.
 
     Args:
         outputs: results with their graph.
@@ -46,7 +58,7 @@ def check_dependence(outputs: Sequence[Tensor], known: Sequence[Tensor], gradien
             continue
         seen.add(node)
         variable = getattr(node, "variable", None)
-        if variable is not None and id(variable) not in seen_tensors:
+        if variable is not None and id(variable) not in seen_tensors and not getattr(variable, "unknown", False):
             raise Incompatible(
                 f"gradient {gradient!r}: the field depends on a tensor of shape {tuple(variable.shape)} that is "
                 "neither a parameter of the dynamics nor part of the drive, so its gradient would be lost; register "

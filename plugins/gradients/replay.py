@@ -166,7 +166,10 @@ class Sweep:
         got: tuple[Tensor | None, ...] = (None,) * len(inputs)
         if pairs:
             results, costates = zip(*pairs, strict=True)
-            got = torch.autograd.grad(results, inputs, costates, allow_unused=True)
+            asked = [v for v in inputs if v.requires_grad]  # a count in the memory has no gradient
+            pulled = zip(asked, torch.autograd.grad(results, asked, costates, allow_unused=True), strict=True)
+            by_input = {id(v): gradient for v, gradient in pulled}
+            got = tuple(by_input.get(id(v)) for v in inputs)
         self.costates = list(got[:leaves])
         for key, gradient in zip(keys, got[leaves:], strict=False):
             if gradient is not None:
@@ -233,4 +236,4 @@ def refuse_second(name: str) -> None:
 
 
 def _leaf(value: Tensor) -> Tensor:
-    return value.detach().requires_grad_(True)
+    return value.detach().requires_grad_(value.is_floating_point() or value.is_complex())

@@ -46,7 +46,7 @@ class Reversible(Gradient):
                 "solver with the trait 'reversible', e.g. 'reversible_heun', or write gradient='checkpoint'"
             )
         times = check_times(times)
-        tensors = dependencies(field, times)
+        tensors = dependencies(field, times, NAME)
         if not torch.is_grad_enabled() or not any(v.requires_grad for v in (x0, times, *tensors)):
             return solver.solve(field, x0, times)
         box: list[Solution] = []

@@ -1,7 +1,7 @@
 """Schemes that cross an interval."""
 
 from odeframe import Part
-from odeframe_plugins.solvers import geometric
+from odeframe_plugins.solvers import geometric, residual
 
 TORCHDIFFEQ_ADAPTIVE = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun", "scipy_solver")
 
@@ -123,13 +123,6 @@ PARTS = {
         summary="SDIRK 4(3), L-stable, for stiff problems at loose tolerances",
         source="Hairer, Wanner 1996, IV.6",
     ),
-    "esdirk4": Part(
-        "odeframe_plugins.solvers.sdirk:ESDIRK4",
-        traits=("adaptive", "implicit"),
-        needs=IMPLICIT_NEEDS,
-        summary="ESDIRK 4(3) of stage order 2, L-stable, for very stiff problems at loose tolerances",
-        source="Kennedy, Carpenter 2003",
-    ),
     "radau": Part(
         "odeframe_plugins.solvers.radau:Radau",
         traits=("adaptive", "implicit"),
@@ -139,6 +132,7 @@ PARTS = {
     ),
     "torchdiffeq": Part(
         "odeframe_plugins.solvers.torchdiffeq:Torchdiffeq",
+        traits=("foreign",),
         summary="any method of torchdiffeq: {name: torchdiffeq, method: ...}",
         source="Chen 2018, torchdiffeq",
         when={
@@ -261,4 +255,5 @@ PARTS = {
         requires=("scipy",),
     ),
     **geometric.PARTS,
+    **residual.PARTS,
 }

@@ -54,6 +54,7 @@ class EmbeddedRungeKutta(AdaptiveSolver):
         cls._twin = (count - 1, sparse(tableau.a[count - 2])) if abs(node - 1) < 1e-12 else None
         cls._dense = [[float(v) for v in row] for row in getattr(cls, "dense", ())]
         weights = [*tableau.b[:count], 0]
+        cls.stage_weights = tuple(float(w) for w in weights)
         if cls._dense and any(abs(sum(r) - float(w)) > 1e-11 for r, w in zip(cls._dense, weights, strict=True)):
             raise TypeError(f"{name}: dense output weights do not equal b at theta = 1")
 
@@ -164,6 +165,7 @@ class Dop853(EmbeddedRungeKutta):
 
     tableau, dense_order, error_power = dop853.DOP853, 7, 8
     default_controller = "i"  # as in the authors' code; the estimate of power h^8 is steady
+    even_end = False  # likewise: a halved end changes the error at the end, which it was measured by (docs: DETEST)
     _third = sparse(dop853.THIRD_ERROR)
     _extra = tuple((sum(map(float, row)), sparse(row)) for row in dop853.EXTRA)
     _rows = tuple(map(sparse, dop853.DENSE))

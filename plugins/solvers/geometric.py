@@ -23,7 +23,7 @@ PARTS = {
     ),
     "lm": Part(
         "odeframe_plugins.solvers.multistep:LM",
-        traits=("step", "multistep"),
+        traits=("step", "multistep", "trainable"),
         summary="LM-ResNet: a two-step method with a trainable coefficient, order 1",
         source="Lu et al. 2018, Beyond Finite Layer Neural Networks, section 3",
     ),

@@ -30,6 +30,7 @@ def solve_stages(system: StageSystem, find: Callable[[], Outcome], kind: Kind) -
     if not torch.is_grad_enabled():
         return outcome.z, outcome
     leaf = outcome.z.detach().requires_grad_(True)
+    leaf.unknown = True  # type: ignore[attr-defined]  # for gradients that look for what a step depends on
     image = system.image(leaf)
     if not image.requires_grad:
         return outcome.z, outcome

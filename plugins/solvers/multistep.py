@@ -120,7 +120,7 @@ class LM(StepSolver):
     Differential Equations, section 3; with ``f`` scaled by ``1 + k`` for consistency with the step ``h``.
     """
 
-    order, traits = 1, ("step", "multistep")
+    order, traits = 1, ("step", "multistep", "trainable")
 
     def __init__(
         self,

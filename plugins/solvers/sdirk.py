@@ -10,10 +10,12 @@ from torch import Tensor
 
 from odeframe.adaptive import Attempt
 from odeframe.field import per_sample
+from odeframe_plugins.solvers.order_conditions import ElementaryWeights
 from odeframe_plugins.solvers.stages import Coupling
 from odeframe_plugins.solvers.stiff import ImplicitAdaptive, Step, Trial, divided, lagrange, weighted
 
 Row = tuple[Fraction, ...]
+TOLERANCE = 1e-13
 
 
 def rows_of(text: str) -> tuple[Row, ...]:
@@ -31,7 +33,7 @@ class DiagonallyImplicit(ImplicitAdaptive):
     """
 
     traits: ClassVar[tuple[str, ...]] = ("adaptive", "implicit")
-    #: rows of ``a`` up to the diagonal; a first row ``0`` is an explicit stage: the slope of the last step
+    #: rows of ``a`` up to the diagonal
     a: ClassVar[tuple[Row, ...]]
     #: ``b - b_hat``; ``b`` is the last row of ``a``
     b_error: ClassVar[Row]
@@ -39,15 +41,14 @@ class DiagonallyImplicit(ImplicitAdaptive):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         gamma = cls.a[-1][-1]
-        check_tableau(cls.__name__, cls.a, cls.b_error)
-        cls._explicit = cls.a[0][0] == 0
+        assert cls.order is not None
+        check_tableau(cls.__name__, cls.a, cls.b_error, (cls.order, cls.error_order - 1))
         cls._rows = [[float(v) for v in row[:-1]] for row in cls.a]
         cls._nodes = [float(sum(row)) for row in cls.a]
         cls._weights, cls._gamma = [float(v) for v in cls.b_error], float(gamma)
         cls.coupling = Coupling([[cls._gamma]], [0.0])
         cls._couplings = [Coupling([[cls._gamma]], [node]) for node in cls._nodes]
 
-    _explicit: ClassVar[bool]
     _rows: ClassVar[list[list[float]]]
     _nodes: ClassVar[list[float]]
     _weights: ClassVar[list[float]]
@@ -61,22 +62,19 @@ class DiagonallyImplicit(ImplicitAdaptive):
     def run(self, trial: Trial) -> Step:
         """The stages one by one, each guessed by extrapolating the slopes before it."""
         x, dt = trial.x, per_sample(trial.dt, trial.x)
-        slopes, nodes, y = ([trial.slope], [0.0], x) if self._explicit else ([], [], x)
-        for i in range(len(slopes), len(self._rows)):
+        slopes, y = list[Tensor](), x
+        for i, node in enumerate(self._nodes):
             base = x + dt * weighted(self._rows[i], slopes) if i else x
-            guess = self.guess(trial, slopes, nodes, self._nodes[i])
+            guess = self.guess([trial.slope, *slopes], [0.0, *self._nodes[:i]], node)
             z = trial.solve(base[:, None], self._couplings[i], (dt * self._gamma * guess)[:, None])[:, 0]
             slopes.append(divided(z, trial.dt) / self._gamma)
-            nodes.append(self._nodes[i])
             y = base + z
         with torch.no_grad():
             error = trial.smooth(dt * weighted(self._weights, slopes), self.coupling)
         return Step(y, error, slopes[-1], (), (trial.slope, slopes[-1], y))
 
-    def guess(self, trial: Trial, slopes: list[Tensor], nodes: list[float], node: float) -> Tensor:
+    def guess(self, known: list[Tensor], at: list[float], node: float) -> Tensor:
         """The slope at a node, from up to three known ones."""
-        known = slopes if self._explicit else [trial.slope, *slopes]
-        at = nodes if self._explicit else [0.0, *nodes]
         near = sorted(range(len(at)), key=lambda j: abs(at[j] - node))[:3]
         return weighted(lagrange([at[j] for j in near], node), [known[j].detach() for j in near])
 
@@ -90,8 +88,8 @@ class DiagonallyImplicit(ImplicitAdaptive):
         return x + dt * s * first + s * s * (3 - 2 * s) * change + dt * s * s * (s - 1) * (last - first)
 
 
-def check_tableau(name: str, a: tuple[Row, ...], b_error: Row) -> None:
-    """Raises where a tableau is not singly diagonal, or its pair has not orders 4 and 3.
+def check_tableau(name: str, a: tuple[Row, ...], b_error: Row, orders: tuple[int, int]) -> None:
+    """Raises where a tableau is not singly diagonal, or its pair has not the orders that are claimed.
 
     Raises:
         TypeError: saying which condition fails.
@@ -100,29 +98,12 @@ def check_tableau(name: str, a: tuple[Row, ...], b_error: Row) -> None:
     implicit = [row[-1] for row in a if row[-1] != 0]
     if [len(row) for row in a] != list(range(1, size + 1)) or len(b_error) != size or set(implicit) != {gamma}:
         raise TypeError(f"{name}: a has rows of 1 to {size} numbers with one diagonal, b_error {size} numbers")
-    c = [sum(row) for row in a]
-
-    def inner(weights: Row, values: list[Any]) -> Fraction:
-        return sum((w * v for w, v in zip(weights, values, strict=False)), Fraction(0))
-
-    ac = [inner(row, c) for row in a]
-    ac2, aac = [inner(row, [v * v for v in c]) for row in a], [inner(row, ac) for row in a]
-    conditions: dict[str, tuple[list[Any], int]] = {
-        "1": ([Fraction(1)] * size, 1),
-        "c": (c, 2),
-        "c^2": ([v * v for v in c], 3),
-        "A c": (ac, 6),
-        "c^3": ([v**3 for v in c], 4),
-        "c A c": ([u * v for u, v in zip(c, ac, strict=True)], 8),
-        "A c^2": (ac2, 12),
-        "A A c": (aac, 24),
-    }
-    embedded = tuple(u - v for u, v in zip(a[-1], b_error, strict=True))
-    for weights, names in ((a[-1], list(conditions)), (embedded, list(conditions)[:4])):
-        for condition in names:
-            values, denominator = conditions[condition]
-            if inner(weights, values) != Fraction(1, denominator):
-                raise TypeError(f"{name}: violates sum b ({condition}) = 1/{denominator}")
+    weights = ElementaryWeights([[float(v) for v in row] for row in a])
+    embedded = [float(u - v) for u, v in zip(a[-1], b_error, strict=True)]
+    for b, order in (([float(v) for v in a[-1]], orders[0]), (embedded, orders[1])):
+        for tree, defect in weights.defects(b, order):
+            if abs(defect) > TOLERANCE:
+                raise TypeError(f"{name}: violates the condition of order {order} for the tree {tree} by {defect:.1e}")
 
 
 def difference(b: Row, b_hat: Row) -> Row:
@@ -145,26 +126,3 @@ class SDIRK4(DiagonallyImplicit):
         25/24 -49/48 125/16 -85/12 1/4
     """)
     b_error = difference(a[-1], rows_of("59/48 -17/96 225/32 -85/12 0")[0])
-
-
-class ESDIRK4(DiagonallyImplicit):
-    """An explicit and five implicit stages, ``gamma = 1/4``, order 4(3), L-stable, stiffly accurate, stage order 2.
-
-    ESDIRK4(3)6L[2]SA, the implicit half of ARK4(3)6L[2]SA.
-
-    Source: Kennedy, Carpenter 2003, Additive Runge-Kutta schemes for convection-diffusion-reaction equations.
-    """
-
-    order, error_order = 4, 4
-    a = rows_of("""
-        0
-        1/4 1/4
-        8611/62500 -1743/31250 1/4
-        5012029/34652500 -654441/2922500 174375/388108 1/4
-        15267082809/155376265600 -71443401/120774400 730878875/902184768 2285395/8070912 1/4
-        82889/524892 0 15625/83664 69875/102672 -2260/8211 1/4
-    """)
-    b_error = difference(
-        a[-1],
-        rows_of("4586570599/29645900160 0 178811875/945068544 814220225/1159782912 -3700637/11593932 61727/225920")[0],
-    )

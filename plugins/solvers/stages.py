@@ -75,6 +75,8 @@ class StageSystem:
     def velocities(self, z: Tensor) -> Tensor:
         """``f`` at every stage, of the shape of ``z``: one call of the law a stage."""
         y = self.base + z
+        if z.shape[1] == 1:
+            return self.law(self.time(0), y[:, 0])[:, None]
         return torch.stack([self.law(self.time(i), y[:, i]) for i in range(z.shape[1])], dim=1)
 
     def mixed(self, velocities: Tensor) -> Tensor:

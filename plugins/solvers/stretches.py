@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from odeframe import Field, Law, Status
+from odeframe import Field, Incompatible, Law, Status
 from odeframe.grid import inside
+from odeframe.transforms import transforming
 
 
 def stretches(field: Field, times: Tensor) -> Iterator[tuple[Law, Tensor, int]]:
@@ -23,6 +24,11 @@ def stretches(field: Field, times: Tensor) -> Iterator[tuple[Law, Tensor, int]]:
         The law; the times to ask for, float64 ``(2 or more,)``: the interval's start, the output times after it and up
         to its end, and its end; and how many output times are among them.
     """
+    if transforming():
+        raise Incompatible(
+            "a solver of another library: got a transform of torch.func (grad, vjp, jvp, vmap), expected plain "
+            "autograd; write a solver of odeframe's own, e.g. solver='dopri5'"
+        )
     plain = [float(time) for time in times.detach()]
     cuts = [plain[0], *inside(field.breakpoints(), times), plain[-1]] if len(plain) > 1 else []
     for index, (start, end) in enumerate(itertools.pairwise(cuts)):

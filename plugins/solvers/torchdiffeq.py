@@ -52,7 +52,8 @@ class Torchdiffeq(Solver):
             )
         self.fixed = issubclass(SOLVERS[method], FixedGridODESolver)
         through_scipy = issubclass(SOLVERS[method], ScipyWrapperODESolver)
-        self.traits = (*(() if self.fixed else ("adaptive",)), *(("forward_only",) if through_scipy else ()))
+        told = (*(() if self.fixed else ("adaptive",)), *(("forward_only",) if through_scipy else ()))
+        self.traits = ("foreign", *told)  # its steps are another library's, and not to be taken one by one
         self.method, self.rtol, self.atol, self.steps = method, rtol, atol, steps
         self.max_steps, self.options = max_steps, dict(options or {})
         unknown = set(self.options) - set(method_options(method))

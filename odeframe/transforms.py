@@ -1,0 +1,49 @@
+"""What a solve that looks at values may ask of them under a transform of ``torch.func``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from odeframe.errors import Incompatible
+
+_functorch = torch._C._functorch  # torch.func has no public way to ask
+
+
+def _plain(x: Tensor) -> Tensor:
+    """The tensor with all entries, without the wrappers of transforms."""
+    while _functorch.is_functorch_wrapped_tensor(x):
+        x = _functorch.get_unwrapped(x)
+    return x
+
+
+def batched(x: Tensor) -> bool:
+    """Whether a ``vmap`` stands for many values of the tensor."""
+    while _functorch.is_functorch_wrapped_tensor(x):
+        if _functorch.is_batchedtensor(x):
+            return True
+        x = _functorch.get_unwrapped(x)
+    return False
+
+
+def finite(x: Tensor) -> bool:
+    """Whether all entries are finite, of all calls that a ``vmap`` stands for."""
+    return bool(torch.isfinite(_plain(x).detach()).all())
+
+
+def refuse_batched(x: Tensor, solver: str) -> None:
+    """Refuses a ``vmap`` over decisions.
+
+    Raises:
+        Incompatible: naming the solver and what to write.
+    """
+    if batched(x):
+        raise Incompatible(
+            f"solver {solver}: got torch.func.vmap, under which each call would choose steps of its own; give the "
+            "states as one batch (per_sample=True for steps of their own), or use a step solver, e.g. 'rk4'"
+        )
+
+
+def transforming() -> bool:
+    """Whether a transform of ``torch.func`` (``grad``, ``vjp``, ``jvp``, ``vmap``) is at work."""
+    return bool(torch._C._are_functorch_transforms_active())
