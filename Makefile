@@ -1,4 +1,4 @@
-# make setup | demo | test | test-slow | test-gpu | lint | types | docs | clean
+# make setup | demo | test | test-slow | test-matrix | test-browser | test-gpu | lint | types | docs | clean
 # PYTHON=python3.12 make setup   chooses the interpreter (3.11 or newer) of a new .venv; `make clean` removes the old one.
 PYTHON ?= python3
 JOBS ?= 2
@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-gpu lint types docs clean
+.PHONY: help setup demo test test-slow test-matrix test-browser test-gpu lint types docs clean
 
 help:
 	@sed -n 's/^# \(make setup.*\)/\1/p' Makefile
@@ -33,10 +33,19 @@ demo: setup
 	$(BIN)/odeframe demo
 
 test: setup
-	$(PYTEST) -m "not slow and not gpu" -n $(JOBS) --dist loadfile
+	$(PYTEST) -m "not slow and not gpu and not browser" -n $(JOBS) --dist loadfile
 
 test-slow: setup
-	$(PYTEST) -m "slow and not gpu" -n $(JOBS) --dist loadfile --durations 5
+	$(PYTEST) -m "slow and not gpu and not browser" -n $(JOBS) --dist loadfile --durations 5
+
+# Builds and trains N random legal combinations of parts; a new seed each time, which is printed.
+N ?= 200
+test-matrix: setup
+	OMP_NUM_THREADS=1 $(BIN)/odeframe matrix --try $(N)
+
+# The report of a comparison in headless Chromium, which has to be installed.
+test-browser: setup
+	$(PYTEST) -m browser
 
 test-gpu: setup
 	$(PYTEST) -m gpu

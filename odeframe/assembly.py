@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from odeframe.compatibility import check
+from odeframe.cost_words import Costs, resolve_costs
 from odeframe.errors import CheckpointError, Incompatible, InvalidOption
 from odeframe.network import FLOW_KINDS, Architecture, Network
 from odeframe.registry import Word, provenance, resolve, word
@@ -28,10 +30,12 @@ class Assembly:
     task: Task
     trainer: ControlTrainer
     words: dict[str, Word]
+    costs: Costs
 
     def plain_words(self) -> dict[str, Any]:
         """The words as plain data; parts given as objects are marked and cannot be rebuilt from it."""
-        return {kind: plain(choice) for kind, choice in self.words.items()}
+        costs = {k: v if _is_plain(v) else OBJECT + type(v).__qualname__ for k, v in self.costs.words.items()}
+        return {**{kind: plain(choice) for kind, choice in self.words.items()}, "costs": costs}
 
     def provenance(self) -> list[dict[str, Any]]:
         """Package and version of every registered part, for checkpoints."""
@@ -42,7 +46,7 @@ class Assembly:
         ]
 
 
-def assemble(choices: Mapping[str, Any], spec: DataSpec, data: Word | None = None) -> Assembly:
+def assemble(choices: Mapping[str, Any], spec: DataSpec, data: Word | None = None, costs: Any = None) -> Assembly:
     """Builds the model's parts.
 
     Args:
@@ -50,6 +54,8 @@ def assemble(choices: Mapping[str, Any], spec: DataSpec, data: Word | None = Non
             architecture (parts of the flow, trainer) or of the data (task).
         spec: shapes and target of the data.
         data: the word of the data, where known, for the compatibility check.
+        costs: running costs of every flow and costs of its control, as :func:`odeframe.cost_words.resolve_costs`
+            takes them.
 
     Raises:
         InvalidOption: an option is unknown or wrong.
@@ -57,11 +63,13 @@ def assemble(choices: Mapping[str, Any], spec: DataSpec, data: Word | None = Non
     """
     given = {kind: choice for kind, choice in choices.items() if choice is not None}
     _refuse_lost_objects(given)
+    _refuse_lost_objects({"costs": next(filter(_is_lost, costs.values()), None)} if isinstance(costs, Mapping) else {})
+    resolved = resolve_costs(costs)
     architecture_word = word("architecture", given.get("architecture", "resnet"))
     architecture: Architecture = _built(architecture_word, Architecture)
     task_word = word("task", given.get("task", spec.task))
     task: Task = _built(task_word, Task)
-    shapes = NetworkSpec(spec.input_shape, task.output_shape(spec))
+    shapes = NetworkSpec(spec.input_shape, task.output_shape(spec), spec.dynamics)
     given = split_trainer(given)
     words = {
         kind: word(kind, given[kind] if kind in given else architecture.default(kind, shapes))
@@ -73,7 +81,20 @@ def assemble(choices: Mapping[str, Any], spec: DataSpec, data: Word | None = Non
         choice.check()
     trainer: ControlTrainer = _built(words["trainer"], ControlTrainer)
     network = architecture.build(shapes, **{kind: words[kind] for kind in FLOW_KINDS})
-    return Assembly(network, task, trainer, words)
+    for flow in network.flows:
+        flow.add_costs(resolved.running)
+    _warn_of_idle(resolved, network)
+    task.bind(network)
+    return Assembly(network, task, trainer, words, resolved)
+
+
+def _warn_of_idle(costs: Costs, network: Network) -> None:
+    """Tells of a cost of the control that no control of the network has, as the smoothness of constant weights."""
+    controls = [flow.control for flow in network.flows]
+    for cost in costs.control:
+        if not any(cost(control).requires_grad for control in controls):
+            names = ", ".join(sorted({type(control).__name__ for control in controls})) or "a network without flows"
+            warnings.warn(f"the cost {cost.name!r} has no effect on {names}", stacklevel=4)
 
 
 def split_trainer(given: dict[str, Any]) -> dict[str, Any]:
@@ -112,13 +133,17 @@ def _is_plain(value: Any) -> bool:
 
 
 def _refuse_lost_objects(given: Mapping[str, Any]) -> None:
-    lost = [kind for kind, choice in given.items() if isinstance(choice, str) and choice.startswith(OBJECT)]
+    lost = [kind for kind, choice in given.items() if _is_lost(choice)]
     if lost:
         made = given[lost[0]].removeprefix(OBJECT)
         raise CheckpointError(
             f"the {', '.join(lost)} of this model was given as an object ({made}) and cannot be rebuilt from a "
             f"checkpoint; pass it again, e.g. odeframe.FlowModule.load(path, {lost[0]}=...)"
         )
+
+
+def _is_lost(choice: Any) -> bool:
+    return isinstance(choice, str) and choice.startswith(OBJECT)
 
 
 def _built(choice: Word, interface: type) -> Any:

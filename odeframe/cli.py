@@ -16,7 +16,7 @@ from odeframe.errors import InvalidOption, OdeframeError, SolveFailed, suggestio
 __all__ = ["main"]
 
 RUNS = ("fit", "validate", "test", "predict")
-COMMANDS = (*RUNS, "demo", "plugins")
+COMMANDS = (*RUNS, "demo", "compare", "matrix", "solve-check", "plugins")
 
 DONE, FAILED, INPUT = 0, 1, 2
 
@@ -28,7 +28,10 @@ odeframe: deep networks as controlled dynamical systems.
   odeframe test       metrics of a checkpoint on the test set
   odeframe predict    predictions of a checkpoint on the test set, as predictions.csv
   odeframe demo       the main job on shipped data, end to end (--quick, --output DIR)
-  odeframe plugins    what is registered: list [--json], show PACKAGE, show KIND NAME
+  odeframe compare    combinations of words side by side: --solver euler,rk4 --architecture resnet,neural_ode
+  odeframe matrix     which parts go together: how many, KIND=NAME KIND=NAME, --try N
+  odeframe solve-check  whether a trained network is the differential equation that it claims to be
+  odeframe plugins    what is registered: list [--json], show PACKAGE, show KIND NAME; new, check
 
 Examples:
   odeframe fit --model.architecture=resnet --data=digits --trainer.max_epochs=10
@@ -106,11 +109,26 @@ def _run(arguments: list[str]) -> int:
     if before:
         raise InvalidOption(f"got {before[0]!r} before the command; write odeframe {command} {before[0]} ...")
     rest = arguments[position + 1 :]
+    if command in RUNS:
+        return _fit_or_evaluate(command, rest)
+    rest = [each for each in rest if each != "--debug"]
     if command == "plugins":
         from odeframe.cli_plugins import run_plugins
 
-        return run_plugins([each for each in rest if each != "--debug"])
-    return _demo([each for each in rest if each != "--debug"]) if command == "demo" else _fit_or_evaluate(command, rest)
+        return run_plugins(rest)
+    if command == "compare":
+        from odeframe.cli_compare import run_compare
+
+        return run_compare(rest)
+    if command == "solve-check":
+        from odeframe.cli_solve_check import run_solve_check
+
+        return run_solve_check(rest)
+    if command == "matrix":
+        from odeframe.cli_matrix import run_matrix
+
+        return run_matrix(rest)
+    return _demo(rest)
 
 
 def _fit_or_evaluate(command: str, rest: list[str]) -> int:

@@ -24,6 +24,8 @@ A word is a registered name; its options stand below it:
   --model.KIND=NAME  --model.KIND.OPTION=VALUE    for the kinds of part listed below
   --data=NAME        --data.OPTION=VALUE          default: digits
   --model.optimizer=NAME  --model.learning_rate=X  --model.optimizer_options.OPTION=X    of torch.optim; Adam, 0.002
+  --model.costs.NAME=WEIGHT  --model.costs.NAME.OPTION=VALUE    further terms of the objective: kinetic_energy,
+                        jacobian_frobenius, state_tracking, weight_decay, control_smoothness
   --model.schedule=cosine|constant    the learning rate over the fit: rises, then falls to zero; or as it is
   odeframe plugins show KIND NAME                 the options of a part
 

@@ -129,6 +129,8 @@ def header(run: Run) -> str:
     parts = {kind: word(kind, words[kind]) for kind in ("architecture", "data", "task", *_REST)}
     texts = {kind: _spelt(each.component, each.options) for kind, each in parts.items()}
     rest = ", ".join(f"{kind} {texts[kind]}" for kind in ("task", *_REST))
+    if words["costs"]:
+        rest += f", costs {', '.join(f'{name}={value}' for name, value in words['costs'].items())}"
     count = sum(parameter.numel() for parameter in run.module.parameters())
     return f"{texts['architecture']} on {texts['data']}: {rest}; {count:,} parameters"
 
@@ -151,7 +153,8 @@ def _fit(line: CommandLine, ckpt_path: str | None) -> int:
             _tell_interruption(stop)
         return 128 + stop.signum
     if is_main():
-        for title, path in _results(line):
+        figures = [("figure", str(path)) for path in run.draw()]
+        for title, path in [*_results(line), *figures]:
             say(f"{title:<12}{path}")
     return 0
 

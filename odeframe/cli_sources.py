@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 OPTIMISATION = ("optimizer", "learning_rate", "optimizer_options", "schedule")
-MODEL_KEYS = (*(kind for kind in KINDS if kind != "data"), *OPTIMISATION)
+MODEL_KEYS = (*(kind for kind in KINDS if kind != "data"), "costs", "refined", *OPTIMISATION)
 """What stands below ``model``."""
 
 LIGHTNING = ("trainer", "optimizer", "lr_scheduler", "seed_everything")

@@ -148,7 +148,7 @@ def completed(words: Mapping[str, Any], spec: DataSpec) -> Words:
     if nameless:
         architecture: Architecture = word("architecture", with_types("architecture", found["architecture"])).build()
         task = word("task", with_types("task", found["task"])).build()
-        shapes = NetworkSpec(spec.input_shape, task.output_shape(spec))
+        shapes = NetworkSpec(spec.input_shape, task.output_shape(spec), spec.dynamics)
         for kind in nameless:
             found[kind] = on_top(kind, found[kind], architecture.default(kind, shapes))
     return {key: with_types(key, value) for key, value in found.items()}

@@ -13,16 +13,21 @@ from odeframe.errors import Incompatible, InvalidOption, UnknownComponent
 from odeframe.hookspecs import Need, check_kind
 from odeframe.options import options_of
 from odeframe.registry import Word, registered, word
+from odeframe.stated import UNKNOWN, stated_default
 
-__all__ = ["check", "compatible", "why"]
+__all__ = ["Facts", "between", "check", "compatible", "facts_of", "state_conflict", "traits_of", "why"]
 
 _UNSET = object()
 WRAPPED = "of"
 """The option by which a part says which one of its own kind it wraps: that one's traits and needs are its own too."""
+STATES = ("image", "vector")
+"""What the states of a flow may be. Dynamics declare which they take, and data what they give; an architecture whose
+states are its own, whatever the data are, declares ``image_states`` or ``vector_states``."""
+STATE_KINDS = ("architecture", "data", "dynamics")
 
 
 @dataclass(frozen=True)
-class _Facts:
+class Facts:
     """What counts about one choice: its traits, and its needs with the option value that brings each."""
 
     text: str
@@ -54,7 +59,7 @@ def why(kind_a: str, a: Any, kind_b: str, b: Any) -> list[str]:
         InvalidOption: a kind or a choice is none.
         UnknownComponent, PluginConflict: a name is unknown, or has several providers.
     """
-    return _between(_facts(_word(kind_a, a)), _facts(_word(kind_b, b)))
+    return between(facts_of(kind_a, a), facts_of(kind_b, b))
 
 
 def check(chosen: Mapping[str, Any]) -> None:
@@ -68,12 +73,10 @@ def check(chosen: Mapping[str, Any]) -> None:
         InvalidOption, UnknownComponent, PluginConflict: as ``why``.
     """
     words = {kind: _word(kind, value) for kind, value in chosen.items() if value is not None}
-    facts = {kind: _facts(each) for kind, each in words.items()}
-    pairs = {pair: _between(facts[pair[0]], facts[pair[1]]) for pair in combinations(words, 2)}
-    conflicts = [pair for pair, reasons in pairs.items() if reasons]
+    conflicts = _conflicts({kind: _facts(each) for kind, each in words.items()})
     if conflicts:
-        reasons = [reason for pair in conflicts for reason in pairs[pair]]
-        raise Incompatible(" ".join([*reasons, *_remedies(conflicts, words)]))
+        reasons = [reason for found in conflicts.values() for reason in found]
+        raise Incompatible(" ".join([*reasons, *_remedies(list(conflicts), words)]))
 
 
 def compatible(kind: str, /, **chosen: Any) -> list[str]:
@@ -96,7 +99,7 @@ def compatible(kind: str, /, **chosen: Any) -> list[str]:
         check_kind(other)
     if kind in chosen:
         raise InvalidOption(f"got {kind}={chosen[kind]!r} among the choices that a {kind} is to fit: leave it out")
-    others = [_facts(_word(other, value)) for other, value in chosen.items() if value is not None]
+    others = {other: facts_of(other, value) for other, value in chosen.items() if value is not None}
     names = []
     for component in components(kind):
         try:
@@ -104,7 +107,7 @@ def compatible(kind: str, /, **chosen: Any) -> list[str]:
         except UnknownComponent as error:
             warnings.warn(f"left out: {error}", stacklevel=2)
             continue
-        if not any(_between(facts, other) for other in others):
+        if not any(between(facts, other) for other in others.values()) and not _state({**others, kind: facts}):
             names.append(spelling(component))
     return sorted(names)
 
@@ -115,7 +118,7 @@ def _word(kind: str, value: Any) -> Word:
     return word(kind, value)
 
 
-def _facts(chosen: Word) -> _Facts:
+def _facts(chosen: Word) -> Facts:
     component = chosen.component or registered(chosen.kind, chosen.object)
     traits: list[str] = []
     needs: list[tuple[str, str]] = []
@@ -136,12 +139,17 @@ def _facts(chosen: Word) -> _Facts:
     if isinstance(inner, str | Mapping):
         wrapped = _facts(word(chosen.kind, inner))
         traits, parsed = [*traits, *wrapped.traits], (*parsed, *wrapped.needs)
-    return _Facts(str(chosen), chosen.kind, component, frozenset(traits), parsed)
+    return Facts(str(chosen), chosen.kind, component, frozenset(traits), parsed)
+
+
+def facts_of(kind: str, choice: Any) -> Facts:
+    """What counts about a choice, as :func:`between` takes it; the choice as for ``why``."""
+    return _facts(_word(kind, choice))
 
 
 def traits_of(kind: str, choice: Any) -> frozenset[str]:
     """What a choice is, as other parts may need or refuse it; the choice as for ``why``."""
-    return _facts(_word(kind, choice)).traits
+    return facts_of(kind, choice).traits
 
 
 def _value(chosen: Word, component: Component, option: str) -> Any:
@@ -152,6 +160,10 @@ def _value(chosen: Word, component: Component, option: str) -> Any:
         return chosen.options[option]
     if component.missing:  # no class to ask; building it will say what to install
         return _UNSET
+    target = component.part.target
+    stated = stated_default(target, option) if isinstance(target, str) else UNKNOWN
+    if stated is not UNKNOWN:
+        return stated
     known, _ = options_of(component.load())
     return next((each.default for each in known if each.name == option), _UNSET)
 
@@ -163,11 +175,12 @@ def _declared(value: Any, name: str) -> tuple[str, ...]:
     return tuple(words) if collection and all(isinstance(each, str) for each in words) else ()
 
 
-def _between(first: _Facts, second: _Facts) -> list[str]:
+def between(first: Facts, second: Facts) -> list[str]:
+    """The reasons why two choices do not go together; empty where they do."""
     return [*_unmet(first, second), *_unmet(second, first)]
 
 
-def _unmet(asking: _Facts, other: _Facts) -> list[str]:
+def _unmet(asking: Facts, other: Facts) -> list[str]:
     reasons = []
     for need, condition in asking.needs:
         if need.kind != other.kind:
@@ -185,19 +198,55 @@ def _unmet(asking: _Facts, other: _Facts) -> list[str]:
     return reasons
 
 
-def _remedies(conflicts: Sequence[tuple[str, str]], words: Mapping[str, Word]) -> list[str]:
-    """The registered names that settle all conflicts in place of one choice, or else each pair for itself."""
+def state_conflict(architecture: Facts, data: Facts, dynamics: Facts) -> str:
+    """Why dynamics do not take the states that an architecture makes of the data; empty where nothing speaks against.
+
+    No two of the three decide it alone: a network for images has images as its states, or vectors of its own.
+    """
+    own = {state for state in STATES if f"{state}_states" in architecture.traits}
+    states, takes = own or data.traits.intersection(STATES), dynamics.traits.intersection(STATES)
+    if not states or not takes or states & takes:
+        return ""
+    return (
+        f"{dynamics.text} takes {' or '.join(sorted(takes))} states, and the states of {architecture.text} on "
+        f"{data.text} are {' or '.join(sorted(states))}s."
+    )
+
+
+def _state(facts: Mapping[str, Facts]) -> str:
+    three = [facts.get(kind) for kind in STATE_KINDS]
+    known = [each for each in three if each is not None]
+    return state_conflict(*known) if len(known) == len(STATE_KINDS) else ""
+
+
+def _conflicts(facts: Mapping[str, Facts]) -> dict[tuple[str, ...], list[str]]:
+    """The kinds whose choices do not go together, with the reasons."""
+    found: dict[tuple[str, ...], list[str]] = {
+        pair: between(*map(facts.__getitem__, pair)) for pair in combinations(facts, 2)
+    }
+    found[STATE_KINDS] = [reason for reason in (_state(facts),) if reason]
+    return {kinds: reasons for kinds, reasons in found.items() if reasons}
+
+
+def _remedies(conflicts: Sequence[tuple[str, ...]], words: Mapping[str, Word]) -> list[str]:
+    """The registered names that settle all conflicts in place of one choice, or else each one for itself."""
     texts = []
-    for kind in dict.fromkeys(kind for pair in conflicts for kind in pair):
-        if not all(kind in pair for pair in conflicts):
+    for kind in dict.fromkeys(kind for kinds in conflicts for kind in kinds):
+        if not all(kind in kinds for kinds in conflicts):
             continue
         names = compatible(kind, **{other: value for other, value in words.items() if other != kind})
         if names:
-            texts.append(f"A {kind} that fits the other choices: {', '.join(names)}.")
+            texts.append(f"{_article(kind)} that fits the other choices: {', '.join(names)}.")
     if texts:
         return texts
-    for pair in conflicts:
-        for kind, partner in (pair, pair[::-1]):
-            names = compatible(kind, **{partner: words[partner]})
-            texts.append(f"A {kind} that fits {words[partner]}: {', '.join(names) or 'none is registered'}.")
+    for kinds in conflicts:
+        for kind in kinds:
+            partners = {other: words[other] for other in kinds if other != kind}
+            names = compatible(kind, **partners)
+            fitting = " and ".join(map(str, partners.values()))
+            texts.append(f"{_article(kind)} that fits {fitting}: {', '.join(names) or 'none is registered'}.")
     return list(dict.fromkeys(texts))
+
+
+def _article(kind: str) -> str:
+    return f"An {kind}" if kind[0] in "aeiou" else f"A {kind}"

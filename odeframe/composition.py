@@ -22,6 +22,7 @@ def compose(
     trainer: Any = None,
     dynamics: Any = None,
     output: str | Path | None = None,
+    costs: Any = None,
     **options: Any,
 ) -> Run:
     """A run from words; what is left out comes from the architecture and the data.
@@ -36,8 +37,11 @@ def compose(
         trainer: how a batch improves the control; ``"adjoint"``, ``"checkpoint"`` and ``"reversible"`` are short for
             the default trainer with that gradient.
         dynamics: the block.
+        costs: running costs of the state and costs of the control, names to weights:
+            ``{"kinetic_energy": 0.01, "control_smoothness": 1e-4}``; objects and functions ``L(t, x)`` too.
         output: folder for results; default ``runs/<date>-<architecture>``.
-        **options: ``optimizer``, ``learning_rate``, ``optimizer_options`` and ``schedule`` of :class:`FlowModule`.
+        **options: ``optimizer``, ``learning_rate``, ``optimizer_options``, ``schedule`` and ``refined`` of
+            :class:`FlowModule`.
 
     Returns:
         ``run.module``, ``run.data``, ``run.fit(**Trainer_options)``, ``run.test()``, ``run.predict()``.
@@ -49,11 +53,11 @@ def compose(
     """
     data_word = word("data", data)
     loaded = data_word.build()
-    unknown = set(options) - {"optimizer", "learning_rate", "optimizer_options", "schedule"}
+    unknown = set(options) - {"optimizer", "learning_rate", "optimizer_options", "schedule", "refined"}
     if unknown:
         raise InvalidOption(
             f"compose: got {', '.join(sorted(unknown))}, expected a kind of part, output, optimizer, learning_rate, "
-            "optimizer_options or schedule"
+            "optimizer_options, schedule or refined"
         )
     words = {
         "architecture": architecture,
@@ -65,5 +69,5 @@ def compose(
         "trainer": trainer,
     }
     known = None if data_word.component is None else data_word  # an object's specification is held by the task alone
-    module = FlowModule(data_spec=specification(loaded).to_dict(), data=known, **words, **options)
+    module = FlowModule(data_spec=specification(loaded).to_dict(), data=known, costs=costs, **words, **options)
     return Run(module, loaded, output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,22 @@ from odeframe.assembly import assemble, plain
 from odeframe.checkpoint import CHECKPOINT_KEY, load_weights, read_checkpoint
 from odeframe.compatibility import traits_of
 from odeframe.errors import InvalidOption, suggestion
+from odeframe.inference import without_graph
 from odeframe.network import Network
+from odeframe.offered import OffersTaskMethods
 from odeframe.options import check_options
 from odeframe.registry import provenance, word
+from odeframe.schedule import warm_cosine
 from odeframe.specification import DataSpec
 from odeframe.support import check_support
 from odeframe.trainer import Objective
 
 LEARNING_RATE = 2e-3
 SCHEDULES = ("cosine", "constant")
-WARM_UP = 0.1
-"""The share of a fit over which the cosine schedule rises, before it falls."""
 COUNTS = ("nfe", "nfe_backward", "accepted", "rejected")
 
 
-class FlowModule(pl.LightningModule):
+class FlowModule(OffersTaskMethods, pl.LightningModule):
     """A network composed from words, as any Lightning ``Trainer`` takes it.
 
     Args:
@@ -45,14 +45,20 @@ class FlowModule(pl.LightningModule):
         optimizer: name of an optimiser in ``torch.optim``.
         learning_rate: its step length.
         optimizer_options: its further options.
+        refined: how many times finer than its words say the control is; what :meth:`refine` has made of it, if not 1.
         schedule: how the step length goes over a fit: ``"cosine"`` rises to ``learning_rate`` and falls to zero,
             ``"constant"`` keeps it.  Lightning's ``--optimizer`` and ``--lr_scheduler`` replace both.
         data: the word of the data, for the compatibility check and for checkpoints.
+        costs: running costs of every flow's state and costs of its control, names to weights
+            (:func:`odeframe.cost_words.resolve_costs`): ``{"kinetic_energy": 0.01, "control_smoothness": 1e-4}``.
 
     Raises:
         InvalidOption: an option of a part or of the optimiser is unknown or wrong.
         Incompatible: two parts do not go together.
     """
+
+    #: the first step of the schedule and the one behind its last; by default all of the fit
+    cycle: tuple[int, float] | None = None
 
     def __init__(
         self,
@@ -68,7 +74,9 @@ class FlowModule(pl.LightningModule):
         learning_rate: float = LEARNING_RATE,
         optimizer_options: Mapping[str, Any] | None = None,
         schedule: str = "cosine",
+        refined: int | None = None,
         data: Any = None,
+        costs: Any = None,
     ) -> None:
         super().__init__()
         self.spec = DataSpec.from_dict(data_spec)
@@ -82,21 +90,17 @@ class FlowModule(pl.LightningModule):
             "trainer": trainer,
         }
         data_word = None if data is None else word("data", data)
-        made = assemble(choices, self.spec, data_word)
+        made = assemble(choices, self.spec, data_word, costs)
         self.network: Network = made.network
         self.task, self.rule, self._provenance = made.task, made.trainer, made.provenance()
+        #: costs ``L(u)`` of every flow's control, each called as ``cost(flow.control)`` and weighed by ``cost.weight``
+        self.control_costs = made.costs.control
         recorded = None if data_word is None else plain(data_word)
         if isinstance(recorded, dict):
             self._provenance.append(provenance("data", recorded["name"], _options(recorded)))
         self.automatic_optimization = self.rule.automatic_optimization
         self._rule_word = made.words["trainer"]
-        self._optimizer = optimizer_class(optimizer)
-        self._optimizer_options = {"lr": learning_rate, **(optimizer_options or {})}
-        check_options("optimizer", self._optimizer.__name__, self._optimizer, self._optimizer_options, partial=True)
-        if schedule not in SCHEDULES:
-            raise InvalidOption(f"schedule: got {schedule!r}, expected {' or '.join(map(repr, SCHEDULES))}")
-        self._schedule = schedule
-        self._scheduled: Optimizer | None = None
+        self._choose_optimizer(optimizer, {"lr": learning_rate, **(optimizer_options or {})}, schedule)
         #: what the command line's --optimizer and --lr_scheduler said, as plain data for checkpoints
         self.optimisation: dict[str, Any] = {}
         metrics = {stage: self.task.metrics(self.spec).clone(prefix=f"{stage}_") for stage in ("train", "val", "test")}
@@ -110,19 +114,52 @@ class FlowModule(pl.LightningModule):
                 "optimizer_options": dict(optimizer_options or {}),
                 "schedule": schedule,
                 "data": recorded if isinstance(recorded, dict) else None,
+                "refined": None,
             }
         )
+        if refined is not None:
+            self.refine(refined)
+
+    def _choose_optimizer(self, name: str, options: dict[str, Any], schedule: str) -> None:
+        """Holds the words of the optimisation against what there is; the optimiser itself is made by a fit."""
+        self._optimizer, self._optimizer_options = optimizer_class(name), options
+        check_options("optimizer", self._optimizer.__name__, self._optimizer, self._optimizer_options, partial=True)
+        if schedule not in SCHEDULES:
+            raise InvalidOption(f"schedule: got {schedule!r}, expected {' or '.join(map(repr, SCHEDULES))}")
+        self._schedule = schedule
+        self._scheduled: Optimizer | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's output, ``(batch, *output)``."""
         return self.network(x)
 
+    def refine(self, factor: int) -> None:
+        """``factor`` times as many pieces and steps in every flow, of the same control; for checkpoints too.
+
+        Raises:
+            InvalidOption: the factor is none, or a control has no pieces.
+        """
+        if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
+            raise InvalidOption(f"refined: got {factor!r}, expected a whole number of at least 1")
+        for flow in self.network.flows:
+            flow.refine(factor)
+        self.hparams["refined"] = factor * (self.hparams["refined"] or 1)
+
     def objective(self, batch: Any) -> Objective:
         """Loss, outputs and target of a batch."""
-        x, target = self.task.split(batch)
+        return self.objective_at(*self.task.split(batch))
+
+    def objective_at(self, x: Any, target: Any) -> Objective:
+        """The same of an input and a target apart, for a rule that moves the input."""
         outcome = self.network.run(x)
         cost = self.task.cost(outcome.output, target)
-        return Objective((cost if outcome.cost is None else cost + outcome.cost).mean(), outcome, target)
+        loss = (cost if outcome.cost is None else cost + outcome.cost).mean()
+        return Objective(loss + self.control_cost() if self.control_costs else loss, outcome, target)
+
+    def control_cost(self) -> Tensor:
+        """The part of the objective that the control alone makes, ``sum w L(u)`` over costs and flows, 0-d."""
+        terms = [cost.weight * cost(flow.control) for flow in self.network.flows for cost in self.control_costs]
+        return torch.stack(terms).sum() if terms else torch.zeros(())
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """None of its own; the first hook of a fit, in which options that the rule does not support are refused.
@@ -164,10 +201,11 @@ class FlowModule(pl.LightningModule):
         self._evaluate("test", batch)
 
     def _evaluate(self, stage: str, batch: Any) -> None:
-        found = self.objective(batch)
-        size = found.outcome.output.shape[0]
         metrics: Any = self.evaluation_metrics[f"{stage}_metrics"]
-        metrics.update(found.outcome.output.detach(), found.target)
+        with without_graph(batch) as ordinary:
+            found = self.objective(ordinary)
+            self.task.score(metrics, found.outcome, found.target)
+        size = found.outcome.output.shape[0]
         stats = self.network.stats
         values: dict[str, Any] = {
             f"{stage}_loss": found.loss,
@@ -179,8 +217,9 @@ class FlowModule(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Named predictions of a batch, each with a leading batch dimension."""
-        x, _ = self.task.split(batch)
-        return self.task.predict(self.network(x), self.spec)
+        with without_graph(batch) as ordinary:
+            x, _ = self.task.split(ordinary)
+            return self.task.predict(self.network(x), self.spec)
 
     def configure_optimizers(self) -> Any:
         """The optimiser that was named; Lightning's ``--optimizer`` and ``--lr_scheduler`` replace it."""
@@ -197,7 +236,8 @@ class FlowModule(pl.LightningModule):
         """Sets the step length of this batch: a function of the step alone, so that a resumed fit needs no memory."""
         if self._scheduled is None:
             return
-        factor = warm_cosine(self.trainer.global_step, float(self.trainer.estimated_stepping_batches))
+        start, end = self.cycle or (0, float(self.trainer.estimated_stepping_batches))
+        factor = warm_cosine(self.trainer.global_step - start, end - start)
         for group in self._scheduled.param_groups:
             group["lr"] = factor * group.get("initial_lr", self._optimizer_options["lr"])
 
@@ -239,23 +279,6 @@ class FlowModule(pl.LightningModule):
 
 def _options(choice: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in choice.items() if key != "name"}
-
-
-def warm_cosine(step: int, num_steps: float) -> float:
-    """The factor of the step length in a fit's step, from 0: a linear rise, then half a cosine.
-
-    ``(n + 1) / w`` for ``n < w``, then ``(1 + cos(pi (n - w) / (N - w))) / 2``, for ``N`` steps of which the first
-    ``w = 0.1 N`` (at least one) rise.  A fit without a last step (``N`` infinite) has the factor 1.
-
-    Source: Loshchilov, Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts; Goyal et al. 2017, Accurate,
-    Large Minibatch SGD (the rise).
-    """
-    if math.isinf(num_steps):
-        return 1.0
-    rise = max(1, math.ceil(WARM_UP * num_steps))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1.0, num_steps - rise))))
 
 
 def optimizer_class(name: str) -> type[Optimizer]:

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from odeframe.compatibility import traits_of
 from odeframe.control import fresh_copy
 from odeframe.drive import Drive
 from odeframe.errors import Incompatible, InvalidOption
 from odeframe.flow import Choice, Flow
+from odeframe.grid import DEFAULT_STEPS
 from odeframe.options import options_of
 from odeframe.registry import Word, components, word
 from odeframe.solution import Solution, Stats
@@ -98,13 +100,15 @@ class Network(nn.Module):
         """All step maps: stem, every solver step, transitions, head; ``z = (x,)`` in, ``(output, *costs)`` out.
 
         Args:
-            example: a batch ``(batch, *input)``, needed only where a stage makes a drive, to know its shape.
+            example: a batch ``(batch, *input)``, needed where a stage makes a drive, to know its shape, and in training
+                where a flow is random: its noise is drawn once, the same in every evaluation of these maps.
         """
         steps: list[StepMap] = []
         carried, drive = 0, None
         for stage in self.stages.values():
             if isinstance(stage, Flow):
-                steps += stage.steps(drive=drive, carried=carried)
+                noise = None if example is None else stage.noise(example, None)
+                steps += stage.steps(drive=drive, noise=noise, carried=carried)
                 carried += bool(stage.quadratures)
                 drive = None
             else:
@@ -139,8 +143,8 @@ class Parts:
         Args:
             horizon: first and last time.
             steps: the architecture's depth: steps of a step solver that says nothing else, and pieces of a piecewise
-                control beside a solver that has no fixed number of steps.
-            **shape: options that dynamics and control get where they take them and the word has not set them
+                control beside a solver that has no fixed number of steps (10 pieces where there is no depth).
+            **shape: options that dynamics, control and solver get where they take them and the word has not set them
                 (``width``).
         """
         dynamics = self.words["dynamics"]
@@ -149,9 +153,10 @@ class Parts:
             built = fresh_copy(built)  # one given module cannot be the block of two flows
         self._flows += 1
         word = self.words["solver"]
-        solver = offer(word, **({} if steps is None or "dt" in word.options else {"steps": steps}))
-        one_a_step = steps is None or (isinstance(solver, StepSolver) and solver.steps is not None)
-        control = offer(self.words["control"], **shape, **({} if one_a_step else {"pieces": steps}))
+        paced = steps is None or "dt" in word.options or "adaptive" in traits_of("solver", word)
+        solver = offer(word, **shape, **({} if paced else {"steps": steps}))
+        one_a_step = isinstance(solver, StepSolver) and solver.dt is None
+        control = offer(self.words["control"], **shape, **({} if one_a_step else {"pieces": steps or DEFAULT_STEPS}))
         return Flow(built, control, solver, self.words["gradient"].build(), horizon)
 
 
@@ -185,7 +190,7 @@ class Architecture(ABC):
         """The word for a kind that the user left out."""
         if kind == "dynamics" and kind not in self.defaults:
             return "conv" if len(spec.input_shape) == 3 else "mlp"
-        return self.defaults.get(kind, Architecture.defaults[kind])
+        return self.defaults[kind] if kind in self.defaults else Architecture.defaults[kind]
 
     def build(self, spec: NetworkSpec, **words: Choice | None) -> Network:
         """The network for the shapes of ``spec``.

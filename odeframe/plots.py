@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from odeframe.errors import DataError, InvalidOption
 
-__all__ = ["Trajectories", "depth_trajectories", "learning_curves", "principal_plane", "save"]
+__all__ = ["Trajectories", "depth_trajectories", "learning_curves", "panel_grid", "principal_plane", "save"]
 
 # Told apart by readers with any colour vision, and in grey by their order of lightness (after Okabe, Ito 2008, and
 # Tol 2021); lines differ in dash or in their end mark as well, so colour is never the only key.
@@ -68,7 +68,7 @@ def learning_curves(
     series = ("train_loss", "val_loss", f"val_{metric}")
     if not histories:
         raise DataError("learning curves: got no model, expected at least one with its values by epoch")
-    figure, (left, right) = _panels(2, height=3.4)
+    figure, (left, right) = panel_grid(2, height=3.4)
     for index, (name, history) in enumerate(histories.items()):
         colour = MODELS[index % len(MODELS)]
         train, val, score = (_checked_series(name, history, key) for key in series)
@@ -105,7 +105,7 @@ def depth_trajectories(panels: Sequence[Trajectories], class_names: Sequence[str
     """
     if not panels:
         raise DataError("depth trajectories: got no panel, expected at least one flow's trajectories")
-    figure, every_axes = _panels(len(panels), height=3.6)
+    figure, every_axes = panel_grid(len(panels), height=3.6)
     for axes, panel in zip(every_axes, panels, strict=True):
         times, states, labels = _checked_trajectories(panel)
         points, shares = principal_plane(states)
@@ -174,10 +174,13 @@ def save(figure: Figure, path: str | Path, dpi: int = DPI) -> Path:
     return target
 
 
-def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(max(WIDTH, 3.2 * count), height), layout="constrained")
+def panel_grid(
+    count: int, height: float, rows: int = 1, share: Literal["none", "col"] = "none"
+) -> tuple[Figure, list[Axes]]:
+    """A figure with ``rows`` rows of ``count`` panels, each ``height`` inches high, and the panels row by row."""
+    figure = Figure(figsize=(max(WIDTH, 3.2 * count), height * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    every_axes = list(figure.subplots(1, count, squeeze=False)[0])
+    every_axes = list(figure.subplots(rows, count, squeeze=False, sharey=share).flat)
     for axes in every_axes:
         axes.grid(True, color="#e0e0e0", linewidth=0.6)
         axes.set_axisbelow(True)

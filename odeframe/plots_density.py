@@ -49,9 +49,9 @@ def density_picture(task: Any, network: Network, x: Tensor) -> Figure:
     """
     start, end = network.flows[0].horizon
     low, high = x.min(0).values - 0.5, x.max(0).values + 0.5
-    figure, panels = panel_grid(2 + STAGES, 1.0)
+    figure, panels = panel_grid(2 + STAGES, 3.0)
     limits = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
-    panels[0].scatter(*x[:SHOWN].cpu().T, s=1, color="C0")
+    panels[0].plot(*x[:SHOWN].cpu().numpy().T, ".", markersize=1, color="C0")
     panels[0].set_title("data")
     panels[1].imshow(
         density_on_grid(task, network, low, high).cpu(), origin="lower", extent=limits, cmap="viridis", aspect="auto"
@@ -59,7 +59,7 @@ def density_picture(task: Any, network: Network, x: Tensor) -> Figure:
     panels[1].set_title("density")
     times = np.linspace(end, start, STAGES)
     for panel, time, states in zip(panels[2:], times, task.sample(network, SHOWN, times), strict=True):
-        panel.scatter(*states.cpu().T, s=1, color="C1")
+        panel.plot(*states.cpu().numpy().T, ".", markersize=1, color="C1")
         panel.set_title(f"samples, t = {time:.2g}")
     for panel in panels[:1] + panels[2:]:
         panel.set(xlim=limits[:2], ylim=limits[2:])

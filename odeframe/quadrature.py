@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from odeframe.errors import Incompatible
 from odeframe.field import Field, Law
+from odeframe.noise import Noise
 
 
 class Quadrature(ABC):
@@ -23,6 +24,7 @@ class Quadrature(ABC):
         uses_velocity: whether ``L`` looks at ``dx/dt``, which a scheme of second order, or of several blocks a step,
             does not have.
         needs_jacobian: whether ``L`` differentiates the field, so that a graph is needed even under ``no_grad``.
+        draws: whether ``L`` has random numbers of each sample, drawn once a solve.
     """
 
     name: str = "cost"
@@ -30,65 +32,19 @@ class Quadrature(ABC):
     in_error_norm: bool = True
     needs_jacobian: bool = False
     uses_velocity: bool = True
+    draws: bool = False
 
     @abstractmethod
     def rate(self, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
         """``L``, shape ``(batch,)``, at state ``x`` with velocity ``dx``, both ``(batch, *state)``."""
 
+    def along(self, law: Law, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
+        """``L`` under the law of an interval: :meth:`rate`, but for a cost that sees the control."""
+        return self.rate(t, x, dx)
 
-class RunningCost(Quadrature):
-    """A user's own ``L(t, x) -> (batch,)``."""
-
-    uses_velocity = False
-
-    def __init__(
-        self, function: Callable[[Tensor, Tensor], Tensor], weight: float = 1.0, name: str = "running_cost"
-    ) -> None:
-        self._function, self.weight, self.name = function, weight, name
-
-    def rate(self, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
-        """The function's value."""
-        return self._function(t, x)
-
-
-class KineticEnergy(Quadrature):
-    """``L = |dx/dt|^2 / 2``, summed over the state's components.
-
-    Source: Finlay et al. 2020, How to Train Your Neural ODE.
-    """
-
-    name = "kinetic_energy"
-
-    def __init__(self, weight: float = 0.0, in_error_norm: bool = False) -> None:
-        self.weight, self.in_error_norm = weight, in_error_norm
-
-    def rate(self, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
-        """Half the squared speed."""
-        return 0.5 * columns(dx.abs().square()).sum(1)
-
-
-class LogDensity(Quadrature):
-    """``dq/dt = -tr(df/dx)`` by the exact trace: ``log p(x(T)) = log p(x(0)) + q(T)``.
-
-    From data to base, ``log p(x) = log p0(z) - q`` with ``z = x(T)``.  Costs one vector-Jacobian product for each
-    component of the state.
-
-    Source: Chen et al. 2018, Neural Ordinary Differential Equations, section 4.
-    """
-
-    name, needs_jacobian = "log_density", True
-
-    def rate(self, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
-        """Minus the divergence of the field."""
-        flat, trace = columns(dx), x.new_zeros(x.shape[0])
-        if not flat.requires_grad:  # a field that does not depend on x
-            return trace
-        graph = flat[:, 0].requires_grad
-        for i in range(flat.shape[1]):
-            (row,) = torch.autograd.grad(flat[:, i].sum(), x, create_graph=graph, retain_graph=True, allow_unused=True)
-            if row is not None:
-                trace = trace + columns(row)[:, i]
-        return -trace
+    def drawn(self, noise: Noise | None, x: Tensor) -> Quadrature:
+        """The cost with the random numbers of one solve, for states like ``x``; itself where it has none."""
+        return self
 
 
 class PackedLaw(Law):
@@ -97,7 +53,7 @@ class PackedLaw(Law):
     def __init__(self, inner: Law, field: PackedField) -> None:
         self.inner, self._field = inner, field
         self.t, self.t_next, self.noise = inner.t, inner.t_next, inner.noise
-        self.samplewise = inner.samplewise
+        self.samplewise = inner.samplewise and not any(q.draws for q in field.quadratures)
         self.horizon = inner.horizon
 
     @property
@@ -167,12 +123,12 @@ class PackedField(Field):
         """``dx/dt`` and the running costs, ``(batch, num_quadratures)``."""
         if not any(q.needs_jacobian for q in self.quadratures):
             dx = law(t, x)
-            return dx, torch.stack([q.rate(t, x, dx) for q in self.quadratures], dim=1)
+            return dx, torch.stack([q.along(law, t, x, dx) for q in self.quadratures], dim=1)
         training = torch.is_grad_enabled()
         with torch.enable_grad():
             x = x if x.requires_grad else x.detach().requires_grad_(True)
             dx = law(t, x)
-            rates = torch.stack([q.rate(t, x, dx) for q in self.quadratures], dim=1)
+            rates = torch.stack([q.along(law, t, x, dx) for q in self.quadratures], dim=1)
         return (dx, rates) if training else (dx.detach(), rates.detach())
 
 
@@ -221,10 +177,16 @@ def columns(x: Tensor) -> Tensor:
 
 
 class ControlCost(ABC):
-    """A cost of the control itself, added to the objective: weight decay, smoothness over depth."""
+    """A cost of the control itself, added to the objective once, not for each sample: weight decay, smoothness.
 
+    Attributes:
+        name: what it is called in messages.
+        weight: its share in the objective ``J``.
+    """
+
+    name: str = "control_cost"
     weight: float = 0.0
 
     @abstractmethod
     def __call__(self, control: nn.Module) -> Tensor:
-        """A 0-d tensor."""
+        """The cost without its weight, a 0-d tensor, of a flow's control."""

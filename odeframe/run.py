@@ -13,13 +13,15 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import move_data_to_device, rank_zero_only
 
 from odeframe.callbacks import best_and_last
 from odeframe.checkpoint import check_data, load_weights, read_checkpoint
 from odeframe.data import specification
-from odeframe.errors import InvalidOption, OdeframeError
+from odeframe.errors import CheckpointError, InvalidOption, OdeframeError
 from odeframe.module import FlowModule
+from odeframe.replica_guard import ReplicaGuard
+from odeframe.task import Task
 
 EPOCHS = 10
 """How long a fit is where nothing says so; Lightning's own default is a thousand epochs."""
@@ -83,7 +85,7 @@ class Run:
         return trainer
 
     def restore(self, path: str | Path) -> dict[str, Any]:
-        """Loads the weights of a checkpoint and returns it.
+        """Loads the weights of a checkpoint and returns it; a control that is coarser than it is refined first.
 
         Raises:
             CheckpointError: it cannot be read, or belongs to other parts or data.
@@ -91,6 +93,11 @@ class Run:
         """
         checkpoint = read_checkpoint(path)
         check_data(checkpoint, specification(self.data), path)
+        wanted, has = (said.get("refined") or 1 for said in (checkpoint["hyper_parameters"], self.module.hparams))
+        if wanted % has:
+            raise CheckpointError(f"checkpoint {path}: was refined {wanted} times, and the model {has} times already")
+        if wanted != has:
+            self.module.refine(wanted // has)
         load_weights(self.module, checkpoint["state_dict"], path)
         return checkpoint
 
@@ -119,6 +126,22 @@ class Run:
         batches = trainer.predict(self.module, datamodule=self.data)
         return write_predictions(self.output / "predictions.csv", batches or [])
 
+    def draw(self) -> list[Path]:
+        """Writes the pictures that the task makes of a test batch to ``figures/``; their paths, none where it has none.
+
+        Called on one process alone.
+        """
+        task, module = self.module.task, self.module
+        if type(task).draw is Task.draw:
+            return []
+        self.data.setup("test")
+        batch = move_data_to_device(next(iter(self.data.test_dataloader())), module.device)
+        training = module.training
+        try:
+            return task.draw(module.eval().network, batch, output_folder(self.output / "figures"))
+        finally:
+            module.train(training)
+
     def _trainer(self, options: dict[str, Any]) -> pl.Trainer:
         """The trainer of the fit, or a new one where there is none or options are given."""
         if self.trainer is not None and not options:
@@ -137,8 +160,8 @@ def trainer_options(
 ) -> dict[str, Any]:
     """Trainer options: those that are given, and a run's own where they say nothing.
 
-    A fit logs to ``metrics.csv`` and keeps ``checkpoints/best.ckpt`` and ``last.ckpt``; whatever is given replaces the
-    one it corresponds to.
+    A fit logs to ``metrics.csv``, keeps ``checkpoints/best.ckpt`` and ``last.ckpt``, and compares its ranks where there
+    are several; whatever is given replaces the one it corresponds to.
 
     Args:
         module: whose metric says which checkpoint is best.
@@ -154,6 +177,8 @@ def trainer_options(
     bare = bool(chosen.get("barebones"))  # where Lightning refuses bars, loggers and checkpoints
     no_bar = bare or chosen.get("enable_progress_bar") is False or _has(callbacks, ProgressBar)
     callbacks += [callback for callback in extra if not (no_bar and isinstance(callback, ProgressBar))]
+    if fitting and not _has(callbacks, ReplicaGuard):
+        callbacks.insert(0, ReplicaGuard())  # before what reduces metrics on rank 0 alone, a progress bar
     if bare:
         return {"default_root_dir": str(folder), **chosen, "callbacks": callbacks}
     own: dict[str, Any] = {"default_root_dir": str(folder), "enable_model_summary": False, "logger": False}

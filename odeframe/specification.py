@@ -24,6 +24,9 @@ class DataSpec:
         task: the default task's word.
         class_names: names of the classes for pictures, may be empty.
         target_mean, target_scale: a value target in its own units is ``target_mean + target_scale * target``.
+        input_range: least and greatest number that an input can have, as the network gets it; ``None`` where there
+            is no such limit, or it is not known.
+        dynamics: the word of the dynamics that the samples are initial states of, for architectures that take it.
     """
 
     name: str
@@ -35,6 +38,8 @@ class DataSpec:
     class_names: tuple[str, ...] = field(default=())
     target_mean: float = 0.0
     target_scale: float = 1.0
+    input_range: tuple[float, float] | None = None
+    dynamics: str | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
@@ -43,6 +48,8 @@ class DataSpec:
             raise InvalidOption(
                 f"DataSpec of {self.name!r}: target 'class' needs num_classes >= 2, got {self.num_classes!r}"
             )
+        if self.input_range is not None and not self.input_range[0] < self.input_range[1]:
+            raise InvalidOption(f"DataSpec of {self.name!r}, input_range: got {self.input_range}, expected (low, high)")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for hyper-parameters: lists, numbers and strings alone."""
@@ -62,7 +69,12 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What an architecture must map: one sample's shape to one output's shape."""
+    """What an architecture must map: one sample's shape to one output's shape.
+
+    Attributes:
+        dynamics: the word of the dynamics that the samples are initial states of, where the data say so.
+    """
 
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
+    dynamics: str | Mapping[str, Any] | None = None

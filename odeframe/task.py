@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from odeframe.specification import DataSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torchmetrics import MetricCollection
+
+    from odeframe.network import Network, Outcome
 
 
 class Task(ABC):
@@ -23,6 +27,8 @@ class Task(ABC):
     #: the metric that says which model is best, and whether more of it is better
     monitor: str = "loss"
     monitor_mode: str = "min"
+    #: methods ``(network, ...)`` that a module put to the task has too, as ``module.name(...)``
+    offers: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def output_shape(self, spec: DataSpec) -> tuple[int, ...]:
@@ -38,9 +44,20 @@ class Task(ABC):
             return (batch[0], batch[1]) if len(batch) > 1 else (batch[0], None)
         return batch, None
 
+    def bind(self, network: Network) -> None:  # noqa: B027  (most tasks ask nothing of a network but its output)
+        """Told of the network before anything else is asked: where a task finds what it needs of the dynamics."""
+
     @abstractmethod
     def metrics(self, spec: DataSpec) -> MetricCollection:
         """Fresh torchmetrics, updated by ``update(output, target)`` and named as they are logged."""
+
+    def score(self, metrics: MetricCollection, outcome: Outcome, target: Any) -> None:
+        """Updates metrics by a batch, without gradients: with output and target, where no task says otherwise."""
+        metrics.update(outcome.output.detach(), target)
+
+    def draw(self, network: Network, batch: Any, folder: Path) -> list[Path]:
+        """Pictures of what a trained network makes of a batch, written to a folder; none where no task says so."""
+        return []
 
     def predict(self, output: Tensor, spec: DataSpec) -> dict[str, Tensor]:
         """What ``predict`` writes for a batch of outputs: named tensors with a leading batch dimension."""

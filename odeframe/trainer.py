@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from odeframe.errors import CheckpointError
 from odeframe.network import Network, Outcome
+from odeframe.specification import DataSpec
 from odeframe.task import Task
 
 
@@ -28,14 +29,30 @@ class Trained(Protocol):
 
     network: Network
     task: Task
+    spec: DataSpec
+
+    @property
+    def global_step(self) -> int:
+        """Batches that the control has been trained on."""
 
     def objective(self, batch: Any) -> Objective:
         """Loss, outputs and target of a batch."""
 
+    def objective_at(self, x: Any, target: Any) -> Objective:
+        """The same of an input and a target apart."""
+
+    def control_cost(self) -> Tensor:
+        """The part of the objective that the control alone makes, 0-d."""
+
+    @property
+    def current_epoch(self) -> int:
+        """How many epochs of the fit are over."""
+
     def optimizers(self) -> Any:
         """Lightning's optimiser, whose steps it counts."""
 
-    def log_dict(self, dictionary: Any, **options: Any) -> None:
+    @property
+    def log_dict(self) -> Callable[..., None]:
         """Lightning's log of named numbers."""
 
 

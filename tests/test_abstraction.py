@@ -12,9 +12,10 @@ from torch.utils.checkpoint import checkpoint
 import odeframe
 from odeframe import Control, Dynamics, Flow, Gradient, Network, Noise, ReversibleSolver, SeparableDynamics, StepSolver
 from odeframe.control import ControlLaw, FunctionalLaw, empty
+from odeframe.costs import RunningCost
 from odeframe.drive import ConstantDrive, SequenceDrive
 from odeframe.grid import check_times
-from odeframe.quadrature import LogDensity, RunningCost
+from odeframe.jacobian_costs import LogDensity
 from odeframe.stepmap import sharing_groups
 
 MAX_CASE_LINES = 40

@@ -9,7 +9,8 @@ from torch import nn
 
 import odeframe
 from odeframe import Flow, InvalidOption, Noise, StepSolver
-from odeframe.quadrature import RunningCost
+from odeframe.costs import RunningCost
+from odeframe.field import FunctionField
 from odeframe.testing import GradientConformance
 from odeframe.testing.accuracy import largest
 from odeframe.testing.problems import Coupled
@@ -187,9 +188,12 @@ class TestRefusals:
             odeframe.build("gradient", "checkpoint", slots=0)
 
     def test_solvers_without_steps_are_refused(self):
-        flow = Flow(nn.Linear(4, 4), solver={"name": "torchdiffeq", "method": "rk4"}, gradient="checkpoint")
+        words = {"solver": {"name": "torchdiffeq", "method": "rk4"}, "gradient": "checkpoint"}
+        with pytest.raises(odeframe.Incompatible, match="checkpoint"):
+            Flow(nn.Linear(4, 4), **words)
+        solver, chosen = odeframe.build("solver", "torchdiffeq", method="rk4"), odeframe.build("gradient", "checkpoint")
         with pytest.raises(odeframe.Incompatible, match="'step' or 'adaptive'"):
-            flow(torch.randn(2, 4))
+            chosen.solve(solver, FunctionField(lambda t, x: -x), torch.randn(2, 4, requires_grad=True), (0.0, 1.0))
 
     def test_samples_with_their_own_steps_are_refused(self):
         with pytest.raises(odeframe.Incompatible, match="per_sample"):

@@ -25,6 +25,25 @@ def test_a_sequence_is_held_on_equal_intervals(length, solver, gradient):
     assert torch.allclose(found, expected, atol=1e-7)
 
 
+@pytest.mark.parametrize("gradient", ["adjoint", "checkpoint"])
+def test_an_interval_names_its_own_item_alone(gradient):
+    """What a backward pass differentiates by grows with the length, not with its square."""
+    sizes = []
+    for length in (4, 16):
+        items, flow = batch(2, length, 3, seed=1).requires_grad_(True), Flow(Driven(), solver=TIGHT, gradient=gradient)
+        drive = SequenceDrive(items)
+        cuts = torch.linspace(0, 1, length + 1, dtype=torch.float64)
+        laws = [flow.field(drive).on(cuts[k], cuts[k + 1]) for k in range(length)]
+        sizes.append(sum(v.numel() for law in laws for v in law.tensors if v.dim() > 1 and v.shape[0] == 2))
+        again = [flow.field(drive).on(cuts[k], cuts[k + 1]) for k in range(length)]
+        pairs = zip(laws, again, strict=True)
+        assert all(a is b for one, two in pairs for a, b in zip(one.tensors, two.tensors, strict=True)), "found again"
+        flow(batch(2, 3), drive=drive).square().sum().backward()
+        expected = torch.autograd.grad(Driven.exact(batch(2, 3), items).square().sum(), items)[0]
+        assert torch.allclose(items.grad, expected, atol=1e-7)
+    assert sizes == [2 * 4 * 3, 2 * 16 * 3]
+
+
 def test_a_tensor_is_constant_in_time():
     x0, value = batch(2, 3), batch(2, 3, seed=1)
     flow = Flow(Driven(), solver=FINE)

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from odeframe import Flow
+from odeframe.costs import KineticEnergy, RunningCost
 from odeframe.errors import InvalidOption
-from odeframe.quadrature import KineticEnergy, LogDensity, Quadrature, RunningCost, columns
+from odeframe.jacobian_costs import LogDensity
+from odeframe.quadrature import Quadrature, columns
 from odeframe.testing.accuracy import fitted_slope
 from odeframe.testing.problems import Coupled, Liouville
 from problems import Linear, Logistic, Rotation, batch

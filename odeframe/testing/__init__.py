@@ -19,6 +19,9 @@ _HOMES = {
     "GradientConformance": "odeframe.testing.gradients",
     "ArchitectureConformance": "odeframe.testing.architectures",
     "TrainerConformance": "odeframe.testing.trainers",
+    "DynamicsConformance": "odeframe.testing.dynamics",
+    "TaskConformance": "odeframe.testing.tasks",
+    "DataConformance": "odeframe.testing.data",
 }
 
 # Checks are bare asserts with a message: pytest's rewriting keeps them alive under ``python -O`` and shows values.

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from odeframe.adaptive import AdaptiveSolver
+from odeframe.costs import RunningCost
 from odeframe.field import FunctionField
 from odeframe.flow import Flow
-from odeframe.quadrature import RunningCost
 from odeframe.solver import Solver, StepSolver
 from odeframe.testing.conformance import Conformance, concerns
 from odeframe.testing.problems import Liouville, Power, Ramp

@@ -14,9 +14,10 @@ from odeframe.network import Architecture, Network
 from odeframe.registry import word
 from odeframe.solver import StepSolver
 from odeframe.specification import NetworkSpec
+from odeframe.testing.conformance import Conformance, refused, said
 
 
-class ArchitectureConformance:
+class ArchitectureConformance(Conformance):
     """Set ``architecture`` to a word; ``input_shapes`` to the shapes of one sample that it takes.
 
     Attributes:
@@ -25,7 +26,8 @@ class ArchitectureConformance:
         solvers: further solvers that it must work with.
     """
 
-    architecture: ClassVar[Any]
+    kind = "architecture"
+    architecture: ClassVar[Any] = None
     input_shapes: ClassVar[tuple[tuple[int, ...], ...]] = ((6,), (1, 8, 8))
     solvers: ClassVar[tuple[Any, ...]] = ({"name": "rk4", "steps": 4}, "dopri5")
     output_shape: ClassVar[tuple[int, ...]] = (3,)
@@ -51,8 +53,13 @@ class ArchitectureConformance:
         """Outputs have the shape asked for, in float64 and float32, for empty batches too."""
         network = self.build(shape).eval()
         x = self.batch(shape, size)
-        assert network(x).shape == (size, *self.output_shape)
-        assert network(x).dtype == torch.float64
+        with said(f"a batch of {size} samples of shape {shape}"):
+            output = network(x)
+        assert output.shape == (size, *self.output_shape), (
+            f"outputs are {tuple(output.shape)}, the specification says {(size, *self.output_shape)}: the head ends in "
+            "spec.output_shape, and reshape(len(x), ...) rather than reshape(-1, ...) keeps an empty batch"
+        )
+        assert output.dtype == torch.float64, f"a float64 network gives {output.dtype}: a constant has its own dtype"
         assert network.float()(x.float()).dtype == torch.float32, "a constant in the network has its own dtype"
 
     def test_every_parameter_gets_a_gradient(self, shape: tuple[int, ...]) -> None:
@@ -67,7 +74,11 @@ class ArchitectureConformance:
         network = self.build(shape).eval()
         x = self.batch(shape, 4)
         exact = all(isinstance(flow.solver, StepSolver) for flow in network.flows)
-        torch.testing.assert_close(network(x)[1:2], network(x[1:2]), rtol=0, atol=1e-12 if exact else 1e-2)
+        difference = float((network(x)[1:2] - network(x[1:2])).detach().abs().max())
+        assert difference <= (1e-12 if exact else 1e-2), (
+            f"a sample's output changes by {difference:.1e} with the rest of its batch: no statistics over dimension 0 "
+            "in evaluation"
+        )
 
     def test_step_maps_compose_to_the_network(self, shape: tuple[int, ...]) -> None:
         """Stem, every step, transitions and head, one after the other, are the network."""
@@ -76,12 +87,17 @@ class ArchitectureConformance:
         z: tuple[Tensor, ...] = (x,)
         for step in network.steps(x):
             z = step.step(z)
-        torch.testing.assert_close(z[0], network(x), rtol=0, atol=1e-12)
+        difference = float((z[0] - network(x)).detach().abs().max())
+        assert difference <= 1e-12, (
+            f"the step maps end {difference:.1e} away from the network: every module and flow is a stage of Network, "
+            "in order, and nothing happens between them"
+        )
 
     def test_works_with_other_solvers(self, shape: tuple[int, ...]) -> None:
         """The solver is one word away, an adaptive one too."""
         for solver in self.solvers:
-            output = self.build(shape, solver=solver)(self.batch(shape, 2))
+            with said(f"with solver={solver!r} the network"):
+                output = self.build(shape, solver=solver)(self.batch(shape, 2))
             assert bool(torch.isfinite(output).all()), f"non-finite output with {solver!r}"
 
     def test_copies_are_independent(self, shape: tuple[int, ...]) -> None:
@@ -98,5 +114,6 @@ class ArchitectureConformance:
     def test_unknown_words_are_refused(self) -> None:
         """A word for a kind that an architecture does not have is named."""
         architecture: Architecture = word("architecture", self.architecture).build()
-        with pytest.raises(InvalidOption, match="task"):
+        hint = "pass unknown words on to Architecture.build, which names them: override assemble and default alone"
+        with refused(InvalidOption, "task", hint):
             architecture.build(NetworkSpec(self.input_shapes[0], self.output_shape), task="classification")

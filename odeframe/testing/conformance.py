@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, TypeVar
+
+import pytest
 
 from odeframe.compatibility import WRAPPED, traits_of
 from odeframe.errors import InvalidOption
 from odeframe.registry import registered, word
+
+E = TypeVar("E", bound=Exception)
 
 
 def concerns(condition: Callable[[Any], bool]) -> Callable[[Any], Any]:
@@ -19,6 +24,25 @@ def concerns(condition: Callable[[Any], bool]) -> Callable[[Any], Any]:
         return check
 
     return mark
+
+
+@contextmanager
+def said(what: str) -> Iterator[None]:
+    """Within it an error of the part fails the check, and says at what it was raised."""
+    try:
+        yield
+    except Exception as error:
+        raise AssertionError(f"{what} raised {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def refused(error: type[E], match: str, hint: str) -> Iterator[pytest.ExceptionInfo[E]]:
+    """Within it an error of this type is to come, with ``match`` in its message; the hint speaks where it does not."""
+    try:
+        with pytest.raises(error, match=match) as caught:
+            yield caught
+    except pytest.fail.Exception as failure:
+        raise AssertionError(f"{hint} ({failure})") from failure
 
 
 class Conformance:
@@ -60,7 +84,9 @@ class Conformance:
     @classmethod
     def declared_traits(cls) -> set[str] | None:
         """What the registry's table says of the part, with the options it has; ``None`` where it is not registered."""
-        component = registered(cls.kind, cls.part)
+        choice = cls.choice()
+        named = isinstance(choice, str | Mapping)
+        component = word(cls.kind, choice).component if named else registered(cls.kind, cls.part)
         if component is None:
             return None
         traits = set(component.part.traits)
@@ -71,10 +97,15 @@ class Conformance:
         inner = getattr(cls.part, WRAPPED, None)
         return traits if inner is None else traits | traits_of(cls.kind, inner)
 
+    @classmethod
+    def stated_traits(cls) -> set[str]:
+        """What the class, or the object, says of itself."""
+        return set(getattr(cls.part, "traits", ()))
+
     @concerns(lambda kit: hasattr(kit.part, "traits"))
     def test_traits_of_table_and_class_agree(self) -> None:
         """What is declared for the compatibility check is what the class says."""
-        declared, stated = self.declared_traits(), set(self.part.traits)
+        declared, stated = self.declared_traits(), self.stated_traits()
         if declared is not None:
             assert declared == stated, (
                 f"the plugin's table declares the traits {sorted(declared)}, the class has {sorted(stated)}: the check "

@@ -13,7 +13,7 @@ from odeframe.flow import Flow
 from odeframe.solution import Solution, Status
 from odeframe.solver import StepSolver
 from odeframe.testing.accuracy import SolverChecks, largest
-from odeframe.testing.conformance import concerns
+from odeframe.testing.conformance import concerns, refused
 from odeframe.testing.problems import Decay, Explosion, Liouville
 
 POLE = 0.5  # of the second sample
@@ -51,8 +51,8 @@ class ContractChecks(SolverChecks):
             f"x0 is {x0.dtype} on {x0.device}, the states {states.dtype} on {states.device}: a coefficient is a tensor "
             "of another dtype or device; keep coefficients plain numbers, and times 0-d"
         )
-        assert solution.times.dtype == torch.float64 and solution.times.shape == (3,)
-        assert solution.status is Status.SUCCESS
+        assert solution.times.dtype == torch.float64 and solution.times.shape == (3,), "times are those asked for"
+        assert solution.status is Status.SUCCESS, f"a solve that went well has the status {solution.status}"
 
     def test_one_sample_as_in_a_larger_batch(self) -> None:
         """A batch of one is no special case."""
@@ -70,18 +70,21 @@ class ContractChecks(SolverChecks):
     def test_bad_times_are_refused(self, name: str) -> None:
         """Times that are no strictly monotone finite sequence are refused, in words."""
         flow, x0 = self.flow(Liouville()), Liouville.start(device=self.device)
-        with pytest.raises(InvalidOption, match="times"):
+        hint = "bad times were taken: start solve() with times = odeframe.grid.check_times(times)"
+        with refused(InvalidOption, "times", hint):
             flow.solver.solve(flow.field(), x0, BAD_TIMES[name])
 
     def test_integer_states_are_refused(self) -> None:
         """An integer state would be rounded at every step."""
         flow = self.flow(Liouville())
-        with pytest.raises(InvalidOption, match="floating-point"):
+        hint = "integers were taken: start solve() with x0 = odeframe.solver.check_state(x0)"
+        with refused(InvalidOption, "floating-point", hint):
             flow.solver.solve(flow.field(), torch.ones(3, 2, dtype=torch.int64), (0.0, 1.0))
 
     def test_unknown_failure_mode_is_refused(self) -> None:
         """``on_failure`` is one of three words."""
-        with pytest.raises(InvalidOption, match="on_failure"):
+        hint = "any word was taken: hand on_failure on by super().__init__(on_failure, ...)"
+        with refused(InvalidOption, "on_failure", hint):
             self.make(on_failure="ignore")
 
     def test_evaluations_are_counted(self) -> None:
@@ -97,9 +100,10 @@ class ContractChecks(SolverChecks):
                 "call the law that is given, which counts, and count nothing twice; stats are of one solve"
             )
         solution = flow.solve(Liouville.start(device=self.device), (0.0, 0.5, 1.0))
-        assert flow.stats is solution.stats
+        assert flow.stats is solution.stats, "the stats of the flow are not those of its last solution"
         if isinstance(flow.solver, StepSolver):
-            assert (solution.stats.accepted, solution.stats.rejected) == (8, 0)
+            counted = (solution.stats.accepted, solution.stats.rejected)
+            assert counted == (8, 0), f"8 steps are counted as {counted} accepted and rejected ones"
         if self.is_adaptive():
             assert solution.stats.nfe >= solution.stats.accepted, "more steps than evaluations"
 
@@ -111,7 +115,8 @@ class ContractChecks(SolverChecks):
     def test_a_pole_is_reported(self) -> None:
         """Past its pole, ``SolveFailed`` says with which status, where, at what cost and for which sample."""
         flow, x0 = self.exploding("raise")
-        with pytest.raises(SolveFailed) as caught:
+        hint = "the pole was passed without an error: end solve() by self.failed(...) where the state is not finite"
+        with refused(SolveFailed, "", hint) as caught:
             flow(x0)
         error = caught.value
         assert isinstance(error.status, Status) and error.status is not Status.SUCCESS, f"status is {error.status!r}"
@@ -123,21 +128,23 @@ class ContractChecks(SolverChecks):
             f"worst_sample = {error.worst_sample}, the second of the batch has the pole: give failed() the state or "
             "the error that went wrong as suspect"
         )
-        assert error.status.message in str(error)
+        assert error.status.message in str(error), "the message does not hold the status's sentence"
 
     def test_a_failure_is_returned_where_asked(self) -> None:
         """``on_failure="return"`` gives the status, and what was computed before."""
         flow, x0 = self.exploding("return")
         solution = flow.solve(x0, (0.0, 4.0))
         assert solution.status is not Status.SUCCESS, "the pole was passed, and the status says success"
-        assert solution.states.shape == (2, 3, 2) and torch.equal(solution.states[0], x0)
+        assert solution.states.shape == (2, 3, 2) and torch.equal(solution.states[0], x0), (
+            "a failed solve gives states of the full shape, the first of them x0"
+        )
         assert not bool(torch.isfinite(solution.states[-1]).all()), "a failed state must not look like a result"
 
     def test_the_last_finite_state_where_asked(self) -> None:
         """``on_failure="last"`` gives finite states, with a status that says not to trust them."""
         flow, x0 = self.exploding("last")
         solution: Solution = flow.solve(x0, (0.0, 2.0, 4.0))
-        assert solution.status is not Status.SUCCESS
+        assert solution.status is not Status.SUCCESS, "the last finite state was given for a success: keep the status"
         assert bool(torch.isfinite(solution.states).all()), "on_failure='last' leaves no non-finite value"
 
     @concerns(lambda kit: kit.is_adaptive())
@@ -145,7 +152,8 @@ class ContractChecks(SolverChecks):
         """Too many steps are a failure with its own status."""
         options: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-11, "max_steps": 2}
         flow = self.flow(Liouville(), **options)
-        with pytest.raises(SolveFailed) as caught:
+        hint = "more steps than max_steps were taken: count accepted and rejected ones against self.max_steps"
+        with refused(SolveFailed, "", hint) as caught:
             flow(Liouville.start(device=self.device))
         assert caught.value.status is Status.TOO_MANY_STEPS, f"max_steps = 2 gives the status {caught.value.status!r}"
-        assert caught.value.t is not None and 0 <= caught.value.t < 1
+        assert caught.value.t is not None and 0 <= caught.value.t < 1, f"t = {caught.value.t} is not the time reached"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -17,9 +18,10 @@ from odeframe.compatibility import compatible
 from odeframe.control import Control, ControlLaw
 from odeframe.errors import InvalidOption
 from odeframe.flow import Flow
+from odeframe.network import offer
 from odeframe.registry import word
 from odeframe.testing.accuracy import fitted_slope, largest
-from odeframe.testing.conformance import Conformance
+from odeframe.testing.conformance import Conformance, refused
 from odeframe.testing.problems import Coupled
 
 STEPS = 8
@@ -47,8 +49,14 @@ class ControlConformance(Conformance):
     def flow(self, seed: int = 3, width: int = 4, **words: Any) -> Flow:
         """A flow under a control of its own, in float64."""
         torch.manual_seed(seed)
-        words = {"control": self.make(), "solver": self.solver, **words}
+        words = {"control": self.of_width(width), "solver": self.solver, **words}
         return Flow(self.dynamics(width), **words).double()
+
+    @classmethod
+    def of_width(cls, width: int = 4) -> Control:
+        """The control, told the size of the state where it takes an option ``width``, as an architecture tells it."""
+        choice = cls.choice()
+        return cls.make() if inspect.isroutine(choice) else offer(word("control", choice), width=width)
 
     @staticmethod
     def start(width: int = 4, size: int = 5) -> Tensor:
@@ -58,9 +66,10 @@ class ControlConformance(Conformance):
 
     def test_drives_one_flow_only(self) -> None:
         """A control that is attached cannot be attached again."""
-        control = self.make()
+        control = self.of_width()
         Flow(self.dynamics(), control, self.solver)
-        with pytest.raises(InvalidOption, match="already drives a flow"):
+        hint = "a second flow took an attached control: give build(block, steps), and leave attach() as it is"
+        with refused(InvalidOption, "already drives a flow", hint):
             Flow(self.dynamics(), control, self.solver)
 
     def test_every_parameter_is_trainable_and_gets_a_gradient(self) -> None:
@@ -134,7 +143,7 @@ class ControlConformance(Conformance):
         with torch.no_grad():
             for parameter in one.parameters():
                 parameter.add_(1.0)
-        assert torch.equal(other(x0), before)
+        assert torch.equal(other(x0), before), "changing one flow changed the other: they share a tensor or a module"
 
     def test_deepcopy_and_state_dict(self) -> None:
         """A copy is the same function and independent; a state dict moves the function to another flow."""
@@ -164,7 +173,7 @@ class ControlConformance(Conformance):
         flow.eval()(self.start())
         for module in flow.dynamics.modules():
             assert not module.training, "the template is not registered on the control: .eval() does not reach it"
-        assert not any(seen)
+        assert not any(seen), "after .eval() the dynamics ran in training mode: the module that runs is another one"
         assert flow.float()(self.start().float()).dtype == torch.float32, "a parameter of the control kept its dtype"
 
     def test_refine_keeps_the_function(self) -> None:
@@ -176,13 +185,15 @@ class ControlConformance(Conformance):
         try:
             flow.refine(2)
         except InvalidOption as refusal:
-            assert "no pieces to refine" in str(refusal)
+            assert "no pieces to refine" in str(refusal), (
+                f"refine(2) is refused with {refusal}: a control without pieces leaves refine() as it is, others take 2"
+            )
             return
         self.same(flow, x, times, before, "refine")
         assert pieces == 1 or flow.control.pieces == 2 * pieces, (
             f"refine(2) makes {pieces} pieces {flow.control.pieces}"
         )
-        assert sum(p.numel() for p in flow.parameters()) >= parameters
+        assert sum(p.numel() for p in flow.parameters()) >= parameters, "refine lost parameters: make new ones for all"
         assert flow.solver.steps == 2 * STEPS, "the solver's steps do not follow the pieces"
         flow(x).sin().sum().backward()
         assert all(p.grad is not None for p in flow.parameters()), "a refined control has parameters without gradient"
@@ -191,7 +202,7 @@ class ControlConformance(Conformance):
             self.same(flow, x, times, before, "coarsen")
             assert flow.control.pieces == pieces, "coarsen does not undo refine"
             assert flow.solver.steps == STEPS, "the solver's steps do not follow the pieces"
-        with pytest.raises(InvalidOption):
+        with refused(InvalidOption, "", "refine(0) must raise InvalidOption: a factor is at least 1"):
             flow.control.refine(0)
 
     def same(self, flow: Flow, x: Tensor, times: Sequence[float], before: Sequence[Tensor], what: str) -> None:
@@ -209,7 +220,7 @@ class ControlConformance(Conformance):
         for start, end in itertools.pairwise(points):
             solution = solver.solve(flow.field(), x, (start, end))
             x, pieces = solution.final, pieces + solution.stats.nfe
-        assert largest(whole.final - x) <= 1e-5
+        assert largest(whole.final - x) <= 1e-5, "one solve ends elsewhere than its pieces: a step crossed a jump"
         assert whole.stats.nfe <= 1.5 * pieces, (
             f"{whole.stats.nfe} evaluations in one solve, {pieces} piece by piece: a jump, or a kink, is missing in "
             "breakpoints()"
@@ -239,7 +250,7 @@ class ControlConformance(Conformance):
                 results.append(flow(x0))
         errors = [largest(result - results[-1]) for result in results[:-1]]
         slope = fitted_slope(counts, errors)
-        assert abs(slope - 4) <= 0.2, (
+        assert slope >= 3.8, (  # more than 4 is a range in which higher powers of the step still count
             f"rk4's errors {errors} fall with the slope {slope:.2f}: a jump is missing in breakpoints(), or the law of "
             "an interval is not smooth within it"
         )

@@ -173,6 +173,20 @@ class Explosion(Parted):
         return None if z is None else z**2, None if y is None else y**2
 
 
+class Pendulum(Parted):
+    """``y' = z, z' = -sin y``, whose energy ``z^2 / 2 - cos y`` is constant."""
+
+    def halves(self, t: Tensor, y: Tensor | None, z: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Velocity and force."""
+        return z, None if y is None else -torch.sin(y)
+
+    @classmethod
+    def energy(cls, x: Tensor) -> Tensor:
+        """The energy ``(batch, 1)`` of states ``(batch, 2)``."""
+        y, z = cls.split(x)
+        return z**2 / 2 - torch.cos(y)
+
+
 class Decay(Dynamics):
     """``x' = cos(t) - x``, on states of any shape."""
 

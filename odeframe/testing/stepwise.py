@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
+from odeframe.costs import RunningCost
 from odeframe.errors import InvalidOption
 from odeframe.field import Field, Law
 from odeframe.flow import Flow
 from odeframe.noise import Noise
-from odeframe.quadrature import RunningCost
 from odeframe.solver import ReversibleSolver, StepSolver
 from odeframe.stepmap import State, StepMap
 from odeframe.testing.accuracy import SolverChecks, largest
-from odeframe.testing.conformance import concerns
-from odeframe.testing.problems import Coupled
+from odeframe.testing.conformance import concerns, refused
+from odeframe.testing.problems import Coupled, Pendulum
 
 MARGIN = 1e-9
 STEPS = 4
@@ -111,7 +110,8 @@ class StepChecks(SolverChecks):
     def test_step_options_are_checked(self) -> None:
         """Numbers of steps and step lengths that cannot be are refused."""
         for options in ({"steps": 0}, {"dt": 0.0}, {"dt": -0.1}, {"steps": 3, "dt": 0.1}):
-            with pytest.raises(InvalidOption):
+            hint = f"{options} was taken: hand steps and dt on by super().__init__(steps, dt, on_failure, compile)"
+            with refused(InvalidOption, "", hint):
                 self.make(**options)
 
     @concerns(lambda kit: "stochastic" in kit.part.traits)
@@ -149,6 +149,19 @@ class StepChecks(SolverChecks):
                 f"reverse_step misses the state before by {error:.1e}: undo the half steps in reverse order, with the "
                 "times t and t + dt of the forward step (t is the earlier end in both)"
             )
+
+    @concerns(lambda kit: "symplectic" in kit.part.traits)
+    def test_energy_does_not_drift(self) -> None:
+        """Of a pendulum over many swings, the energy's error is no larger at the end than at the beginning."""
+        x0 = torch.tensor([[1.0, 0.0], [0.3, 0.5]], dtype=torch.float64, device=self.device)
+        flow = self.flow(Pendulum(), horizon=(0.0, 24.0), steps=96)
+        states = flow.solve(x0, torch.linspace(0, 24, 97, dtype=torch.float64)).states
+        errors = torch.stack([(Pendulum.energy(x) - Pendulum.energy(x0)).abs().max() for x in states]).detach()
+        early, late = float(errors[:32].max()), float(errors[-32:].max())
+        assert late <= 1.5 * early + 1e-9, (
+            f"the energy of a pendulum is off by {early:.1e} in the first third and by {late:.1e} in the last: it "
+            "drifts, so the map is not symplectic; update one half from the new value of the other, or drop the trait"
+        )
 
     @concerns(lambda kit: any(True for _ in kit.part.parameters()))
     def test_trainable_coefficients_are_part_of_the_control(self) -> None:

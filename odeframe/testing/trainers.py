@@ -12,11 +12,18 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy, Strategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
+from odeframe.assembly import split_trainer
+from odeframe.costs import KineticEnergy
+from odeframe.dynamics import Dynamics
+from odeframe.flow import Flow
 from odeframe.module import FlowModule
-from odeframe.specification import DataSpec
+from odeframe.network import Architecture, Network, Parts
+from odeframe.specification import DataSpec, NetworkSpec
+from odeframe.task import Task
+from odeframe.testing.conformance import Conformance
 
 QUIET: dict[str, Any] = {
     "logger": False,
@@ -47,7 +54,7 @@ class SmallData(pl.LightningDataModule):
         return DataLoader(self.set, batch_size=self.batch_size // self.ranks, sampler=sampler)
 
 
-class TrainerConformance:
+class TrainerConformance(Conformance):
     """Set ``trainer`` to a word; ``options`` to further arguments of ``FlowModule``.
 
     Attributes:
@@ -57,11 +64,18 @@ class TrainerConformance:
         ranks: numbers of ranks that must equal one process.
     """
 
-    trainer: ClassVar[Any]
+    kind = "trainer"
+    trainer: ClassVar[Any] = None
     options: ClassVar[dict[str, Any]] = {"optimizer": "Adam", "learning_rate": 0.01}
     architecture: ClassVar[Any] = {"name": "resnet", "width": 4, "blocks": 3}
     epochs: ClassVar[int] = 60
     ranks: ClassVar[tuple[int, ...]] = (2,)
+
+    @classmethod
+    def choice(cls) -> Any:
+        """The word of the rule itself where a gradient's word stands for it."""
+        found = super().choice()
+        return None if found is None else split_trainer({"trainer": found})["trainer"]
 
     def module(self) -> FlowModule:
         """A small regression network in float64 with seeded weights."""
@@ -98,7 +112,10 @@ class TrainerConformance:
         before = module.objective(batch).loss.item()
         self.fit(module, self.epochs)
         after = module.objective(batch).loss.item()
-        assert after < 0.5 * before, f"the objective went from {before:.3g} to {after:.3g} in {self.epochs} epochs"
+        assert after < 0.5 * before, (
+            f"the objective went from {before:.3g} to {after:.3g} in {self.epochs} epochs: is the sign of the update "
+            "right, are gradients set before the step, and is every batch stepped once?"
+        )
 
     @pytest.mark.timeout(90)
     def test_ranks_equal_one_process(self) -> None:
@@ -136,3 +153,87 @@ class TrainerConformance:
         assert torch.equal(self.weights(second), self.weights(whole)), (
             "the resumed run differs: state of the trainer is not in the checkpoint, or depends on the clock"
         )
+
+
+class Velocity(Dynamics):
+    """``x' = u``, the control one velocity for all samples."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.u = nn.Parameter(torch.zeros(width))
+
+    def reset_parameters(self) -> None:
+        """Begins at rest."""
+        nn.init.zeros_(self.u)
+
+    def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
+        """The velocity."""
+        return self.u.expand_as(x)
+
+
+class Steered(Architecture):
+    """``x' = u`` on ``(0, T)`` with the running cost ``r |u|^2 / 2``, Euler's steps, a piece of control each."""
+
+    def __init__(self, horizon: float, price: float, steps: int = 5) -> None:
+        self.horizon, self.price, self.steps = horizon, price, steps
+
+    def assemble(self, spec: NetworkSpec, parts: Parts) -> Network:
+        """One flow; Euler's steps are exact here."""
+        solver, cost = {"name": "euler", "steps": self.steps}, KineticEnergy(self.price)
+        velocity = Velocity(spec.input_shape[0])
+        return Network({"flow": Flow(velocity, "piecewise_constant", solver, "backprop", (0.0, self.horizon), [cost])})
+
+
+class HalfSquare(Task):
+    """``Phi = g |x(T)|^2 / 2``."""
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    def output_shape(self, spec: DataSpec) -> tuple[int, ...]:
+        """That of a state."""
+        return spec.input_shape
+
+    def cost(self, output: Tensor, target: Any) -> Tensor:
+        """``Phi``, ``(batch,)``."""
+        return 0.5 * self.weight * output.square().sum(1)
+
+    def metrics(self, spec: DataSpec) -> Any:
+        """None."""
+        from torchmetrics import MetricCollection
+
+        return MetricCollection({})
+
+
+class LinearQuadratic:
+    """``x' = u``, ``J = mean_i [g |x_i(T)|^2 / 2] + r int |u|^2 / 2 dt`` for a rule of training, in float64.
+
+    The optimum, of the discretised problem too, is ``u = -g m / (r + g T)`` with the mean ``m`` of the initial states,
+    here 8 of 2 components.  The distance to it after some sweeps tells for which ``g T / r`` a rule converges.
+
+    Args:
+        gain: ``g``.
+        price: ``r``.
+        horizon: ``T``.
+    """
+
+    def __init__(self, gain: float, price: float = 1.0, horizon: float = 1.0) -> None:
+        self.gain, self.price, self.horizon = gain, price, horizon
+        self.x = torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) + 1
+
+    def optimum(self) -> Tensor:
+        """``u``, ``(2,)``, the same at all times."""
+        return -self.gain * self.x.mean(0) / (self.price + self.gain * self.horizon)
+
+    def distance(self, trainer: Any, sweeps: int) -> float:
+        """``max |u - optimum|`` over that of the start at rest, after a fit of ``sweeps`` batches of all samples."""
+        torch.manual_seed(0)
+        spec = DataSpec("steered", (2,), "value", None, (2,), "regression")
+        architecture = Steered(self.horizon, self.price)
+        module = FlowModule(spec.to_dict(), architecture, HalfSquare(self.gain), trainer=trainer).double()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            batches: Any = [(self.x,)] * sweeps  # one epoch of them: Lightning's work is by the epoch
+            pl.Trainer(max_epochs=1, devices=1, **QUIET).fit(module, DataLoader(batches, batch_size=None))
+        u = torch.stack([p.detach() for p in module.parameters()])
+        return float((u - self.optimum()).abs().max() / self.optimum().abs().max())

@@ -1,6 +1,7 @@
 """Named recipes: stem, flows, transitions, head."""
 
 from odeframe import Part
+from odeframe_plugins.architectures import found, stable
 
 PARTS = {
     "resnet": Part(
@@ -17,6 +18,20 @@ PARTS = {
             "scheme": "any; dopri5",
             "order": "the solver's",
             "property": "a homeomorphism of the state space: paths do not cross",
+        },
+    ),
+    **found.PARTS,
+    **stable.PARTS,
+    "controlled_system": Part(
+        "odeframe_plugins.architectures.controlled_system:ControlledSystem",
+        traits=("bare",),
+        needs=("dynamics:control_system", "task=control"),
+        summary="a system under control as it is, without stem and head: the input is what is trained",
+        source="Bryson, Ho 1975, Applied Optimal Control",
+        facts={
+            "scheme": "any; rk4",
+            "order": "the solver's",
+            "property": "open loop reaches the Riccati optimum from one start, feedback from all",
         },
     ),
 }

@@ -100,6 +100,18 @@ PARTS = {
             "property": "the coefficients of the equation are read from the weights",
         },
     ),
+    "cnf": Part(
+        "odeframe_plugins.architectures.cnf:CNF",
+        traits=("density",),
+        needs=("data:vector", "task=density"),
+        summary="continuous normalising flow: a density by the divergence of the field",
+        source="Grathwohl et al. 2019, FFJORD; Chen et al. 2018, section 4",
+        facts={
+            "scheme": "any; dopri5",
+            "order": "the solver's",
+            "property": "a diffeomorphism whose log-density is integrated beside the state",
+        },
+    ),
     "augmented_neural_ode": Part(
         f"{CONTINUOUS}:AugmentedNeuralODE",
         needs=("dynamics:!separable", "dynamics:!halves"),  # its width is the input's and a few more, odd or even

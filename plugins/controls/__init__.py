@@ -3,6 +3,9 @@
 from odeframe import Part
 
 AROUND_CONSTANT = {"of=constant": {"traits": ("open_loop", "tied")}}  # what they wrap where nothing is said
+MATRICES = ("dynamics:!control_system",)  # whose one parameter is a vector, the input
+LAYERS = ("dynamics:!bare_weights",)  # whose weights are in no linear layer or convolution that could be told anything
+MODULATED = {"size=None": {"needs": LAYERS}}  # without an input of its own a policy modulates layers
 
 PARTS = {
     "constant": Part(
@@ -38,6 +41,7 @@ PARTS = {
     "time_concat": Part(
         "odeframe_plugins.controls.time_concat:TimeConcat",
         traits=("open_loop", "tied", "time_varying"),
+        needs=(*MATRICES, *LAYERS),
         summary="the time as an input of every affine layer: biases linear in t",
         source="Chen et al. 2018, Neural Ordinary Differential Equations",
     ),
@@ -45,7 +49,7 @@ PARTS = {
         "odeframe_plugins.controls.feedback:Feedback",
         traits=("closed_loop",),
         needs=("solver:!partitioned",),
-        when=AROUND_CONSTANT,
+        when={**AROUND_CONSTANT, **MODULATED},
         summary="a policy u = pi(t, x): an input of the dynamics, or a scale and shift of its layers, for each sample",
         source="Perez et al. 2018, FiLM; Kirk 1970, Optimal Control Theory, 3.12",
     ),
@@ -53,13 +57,14 @@ PARTS = {
         "odeframe_plugins.controls.feedback_summary:FeedbackSummary",
         traits=("closed_loop", "mean_field"),
         needs=("solver:!partitioned",),
-        when=AROUND_CONSTANT,
+        when={**AROUND_CONSTANT, **MODULATED},
         summary="a policy that sees a summary of the whole batch too",
         source="Zaheer et al. 2017, Deep Sets; Carmona, Delarue 2018",
     ),
     "binary": Part(
         "odeframe_plugins.controls.quantised:Binary",
         traits=("constrained", "discrete"),
+        needs=MATRICES,
         when=AROUND_CONSTANT,
         summary="weights of two values and a scale, around the control `of`; straight-through gradient",
         source="Rastegari et al. 2016, XNOR-Net",
@@ -67,6 +72,7 @@ PARTS = {
     "ternary": Part(
         "odeframe_plugins.controls.quantised:Ternary",
         traits=("constrained", "discrete"),
+        needs=MATRICES,
         when=AROUND_CONSTANT,
         summary="weights of three values and a scale, around the control `of`; straight-through gradient",
         source="Li, Zhang, Liu 2016, Ternary Weight Networks",
@@ -81,6 +87,7 @@ PARTS = {
     "antisymmetric": Part(
         "odeframe_plugins.controls.antisymmetric:Antisymmetric",
         traits=("constrained",),
+        needs=MATRICES,
         when=AROUND_CONSTANT,
         summary="V - V^T - gamma I for square matrices and kernels, around the control `of`",
         source="Haber, Ruthotto 2017, Stable Architectures for Deep Neural Networks",
@@ -88,6 +95,7 @@ PARTS = {
     "spectral_norm": Part(
         "odeframe_plugins.controls.spectral_norm:SpectralNorm",
         traits=("constrained",),
+        needs=MATRICES,
         when=AROUND_CONSTANT,
         summary="matrices and kernels of bounded norm, around the control `of`",
         source="Miyato et al. 2018, Spectral Normalization for GANs",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
@@ -213,7 +215,7 @@ class FeedbackLaw(ControlLaw):
 
     def call(self, slot: int, method: str, *args: Any, **kwargs: Any) -> Any:
         """The dynamics of a slot under the policy."""
-        if method != "forward":
+        if method != "forward" and (self._layers or not self._whole(slot, method)):
             raise Incompatible(
                 f"the scheme asks for the part {method!r} of the dynamics, and the policy of a feedback sees the whole "
                 "state; use a solver that treats it as one vector, e.g. solver='rk4', or an open-loop control"
@@ -230,9 +232,29 @@ class FeedbackLaw(ControlLaw):
                 stack.callback(target.get_submodule(name).register_forward_hook(hook).remove)
             return self.inner.call(slot, method, t, x, **kwargs)
 
+    def parameters(self, t: Tensor) -> dict[str, Tensor]:
+        """Those of the open-loop law, and those of the policy behind ``policy.``."""
+        gains = self.policy.parameters(t)
+        return {**self.inner.parameters(t), **{f"policy.{name}": value for name, value in gains.items()}}
+
+    @property
+    def steady(self) -> bool:  # type: ignore[override]
+        """Whether both are."""
+        return self.inner.steady and self.policy.steady
+
+    def _whole(self, slot: int, method: str) -> bool:
+        owner: Any = type(self.block.slots[slot])
+        return _sees_state(owner, method)
+
     def stepper(self, solver: Any) -> Any:
         """The open-loop law's."""
         return self.inner.stepper(solver)
+
+
+@functools.cache
+def _sees_state(owner: Any, method: str) -> bool:
+    """Whether a method of the dynamics is one of time, the whole state ``x`` and the input ``u``."""
+    return {"t", "x", "u"} <= set(inspect.signature(getattr(owner, method)).parameters)
 
 
 def _modulate(scale: Tensor, shift: Tensor) -> Any:

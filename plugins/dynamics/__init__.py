@@ -1,6 +1,10 @@
 """Vector fields f(t, x, u)."""
 
 from odeframe import Part
+from odeframe_plugins.dynamics import residual
+
+# An optimal control problem is solved as it is, by a scheme that treats the state as one vector.
+SYSTEM = ("architecture:bare", "solver:!partitioned")
 
 PARTS = {
     "mlp": Part(
@@ -17,9 +21,66 @@ PARTS = {
     ),
     "hamiltonian_mlp": Part(
         "odeframe_plugins.dynamics.hamiltonian:HamiltonianMLP",
-        traits=("vector", "separable"),
+        traits=("vector", "separable", "bare_weights"),
         summary="y' = K1^T act(K1 z + b1), z' = -K2^T act(K2 y + b2): two halves that move each other",
         source="Chang et al. 2018, Reversible Architectures for Arbitrarily Deep Residual Neural Networks",
+    ),
+    "hamiltonian_conv": Part(
+        "odeframe_plugins.dynamics.hamiltonian:HamiltonianConv",
+        traits=("image", "separable", "bare_weights"),
+        summary="y' = K1^T act(K1 z + b1), z' = -K2^T act(K2 y + b2) on images, with convolutions",
+        source="Chang et al. 2018, Reversible Architectures for Arbitrarily Deep Residual Neural Networks",
+    ),
+    "antisymmetric_mlp": Part(
+        "odeframe_plugins.dynamics.antisymmetric:AntisymmetricMLP",
+        traits=("vector", "bare_weights"),
+        summary="f(x) = act((K - K^T - gamma I) x + b): eigenvalues with real parts <= 0",
+        source="Haber, Ruthotto 2017, Stable Architectures for Deep Neural Networks",
+    ),
+    "antisymmetric_conv": Part(
+        "odeframe_plugins.dynamics.antisymmetric:AntisymmetricConv",
+        traits=("image", "bare_weights"),
+        summary="f(x) = act((K - K^T - gamma I) x + b) on images, with a convolution and its exact transpose",
+        source="Haber, Ruthotto 2017, Stable Architectures for Deep Neural Networks",
+    ),
+    "acceleration_mlp": Part(
+        "odeframe_plugins.dynamics.acceleration:AccelerationMLP",
+        traits=("vector", "halves"),
+        summary="x'' = f(t, x, x') on vectors, the state holds position and velocity",
+        source="Norcliffe et al. 2020, On Second Order Behaviour in Augmented Neural ODEs",
+    ),
+    "acceleration_conv": Part(
+        "odeframe_plugins.dynamics.acceleration:AccelerationConv",
+        traits=("image", "halves"),
+        summary="x'' = f(t, x, x') on images, the state holds position and velocity",
+        source="Norcliffe et al. 2020, On Second Order Behaviour in Augmented Neural ODEs",
+    ),
+    "antisymmetric_cell": Part(
+        "odeframe_plugins.dynamics.recurrent:AntisymmetricCell",
+        traits=("vector", "driven"),
+        needs=("architecture:sequence",),
+        summary="tanh((W - W^T - gamma I) h + V w + b), driven by a sequence w, with a gate or without",
+        source="Chang, Chen, Haber, Chi 2019, AntisymmetricRNN",
+    ),
+    "elman_cell": Part(
+        "odeframe_plugins.dynamics.recurrent:ElmanCell",
+        traits=("vector", "driven"),
+        needs=("architecture:sequence",),
+        summary="tanh(W h + V w + b) - h: with Euler's step of length 1 the plain recurrent network",
+        source="Elman 1990, Finding Structure in Time",
+    ),
+    "pde_conv": Part(
+        "odeframe_plugins.dynamics.pde_conv:PDEConv",
+        traits=("image", "pde"),
+        needs=("architecture:pde",),
+        summary="sum c_ij D_ij u with convolutions that are derivatives by their moments",
+        source="Long, Lu, Ma, Dong 2018, PDE-Net",
+    ),
+    "concat_squash": Part(
+        "odeframe_plugins.dynamics.concat_squash:ConcatSquash",
+        traits=("vector",),
+        summary="layers gated and shifted by the time, on vectors: the field of a normalising flow",
+        source="Grathwohl et al. 2019, FFJORD, appendix B.1",
     ),
     "coupled_mlp": Part(
         "odeframe_plugins.dynamics.hamiltonian:CoupledMLP",
@@ -29,9 +90,21 @@ PARTS = {
     ),
     "symmetric_mlp": Part(
         "odeframe_plugins.dynamics.hamiltonian:SymmetricMLP",
-        traits=("vector", "second_order"),
+        traits=("vector", "second_order", "bare_weights"),
         summary="F(x) = -K^T act(K x + b): hyperbolic under leapfrog, parabolic under euler",
         source="Ruthotto, Haber 2020, Deep Neural Networks Motivated by Partial Differential Equations",
+    ),
+    "symmetric_conv": Part(
+        "odeframe_plugins.dynamics.hamiltonian:SymmetricConv",
+        traits=("image", "second_order", "bare_weights"),
+        summary="F(x) = -K^T act(K x + b) on images: hyperbolic under leapfrog, parabolic under euler",
+        source="Ruthotto, Haber 2020, Deep Neural Networks Motivated by Partial Differential Equations",
+    ),
+    "imex_mlp": Part(
+        "odeframe_plugins.dynamics.imex_mlp:IMEXMLP",
+        traits=("vector", "semilinear"),
+        summary="f(x) = -L x + F(x) on vectors, L = B^T B, F as mlp",
+        source="Haber et al. 2019, IMEXnet",
     ),
     "imex_conv": Part(
         "odeframe_plugins.dynamics.imex_conv:IMEXConv",
@@ -56,5 +129,35 @@ PARTS = {
         traits=("vector", "stochastic_dynamics"),
         summary="drift and diagonal diffusion on vectors, for stochastic differential equations",
         source="Li et al. 2020, Scalable Gradients for Stochastic Differential Equations",
+    ),
+    **residual.PARTS,
+    "linear_quadratic": Part(
+        "odeframe_plugins.dynamics.linear_quadratic:LinearQuadratic",
+        traits=("vector", "control_system"),
+        needs=SYSTEM,
+        when={"A=((0.0, 1.0), (1.0, 0.0))": {"needs": ("data:planar",)}},  # a matrix of one's own has any size
+        summary="x' = A x + B u with quadratic costs; the optimum is Riccati's",
+        source="Kalman 1960, Contributions to the Theory of Optimal Control",
+    ),
+    "double_integrator": Part(
+        "odeframe_plugins.dynamics.linear_quadratic:DoubleIntegrator",
+        traits=("vector", "control_system"),
+        needs=(*SYSTEM, "data:planar"),
+        summary="a mass brought to rest by the least energy",
+        source="Bryson, Ho 1975, Applied Optimal Control, 5.3",
+    ),
+    "pendulum_swing_up": Part(
+        "odeframe_plugins.dynamics.pendulum:PendulumSwingUp",
+        traits=("vector", "control_system"),
+        needs=(*SYSTEM, "data:planar"),
+        summary="a pendulum swung from hanging to upright",
+        source="Astrom, Furuta 2000, Swinging Up a Pendulum by Energy Control",
+    ),
+    "mean_field_linear_quadratic": Part(
+        "odeframe_plugins.dynamics.mean_field:MeanFieldLinearQuadratic",
+        traits=("vector", "control_system", "mean_field"),
+        needs=(*SYSTEM, "data:population"),
+        summary="a population moved and judged by its mean too; the optimum is that of two Riccati equations",
+        source="Yong 2013; Carmona, Delarue 2018, 6.7",
     ),
 }

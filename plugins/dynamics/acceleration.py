@@ -18,6 +18,8 @@ class Acceleration(Dynamics):
     ``symmetric_mlp`` under ``leapfrog`` needs no velocity in the state.
     """
 
+    traits = ("halves",)
+
     def __init__(self, block: Dynamics) -> None:
         super().__init__()
         self.block = block

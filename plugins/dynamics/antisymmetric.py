@@ -17,6 +17,8 @@ class Antisymmetric(Dynamics):
     normal.  ``gamma > 0`` moves the spectrum into the region of forward Euler.  No norm: it would break the structure.
     """
 
+    traits = ("bare_weights",)
+
     def __init__(self, operator: Operator, activation: str, gamma: float) -> None:
         super().__init__()
         if not 0 <= gamma < float("inf"):

@@ -37,6 +37,8 @@ class Hamiltonian(SeparableDynamics):
     Neither has growth or decay built in.  No norm: one between ``K`` and ``K^T`` would break that.
     """
 
+    traits = (*SeparableDynamics.traits, "bare_weights")
+
     def __init__(self, operator: Callable[[], Operator], activation: str, layers: int) -> None:
         super().__init__()
         if layers not in (1, 2):
@@ -135,6 +137,8 @@ class SymmetricForce(SecondOrderDynamics):
     ``x'' = F`` (``leapfrog``) is a hyperbolic network, ``x' = F`` (``euler``) a parabolic one, which contracts:
     ``|x(T) - y(T)| <= |x(0) - y(0)|``; so does a step ``h <= 2 / (max act' |K|^2)``.
     """
+
+    traits = (*SecondOrderDynamics.traits, "bare_weights")
 
     def __init__(self, operator: Operator, activation: str) -> None:
         super().__init__()

@@ -13,4 +13,16 @@ PARTS = {
         needs=("data:values",),
         summary="mean squared error, R2",
     ),
+    "density": Part(
+        "odeframe_plugins.tasks.density:Density",
+        needs=("architecture:density",),
+        summary="maximum likelihood: log_prob(x), sample(n); nll in nats, bits per dimension",
+        source="Chen et al. 2018, Neural Ordinary Differential Equations, 4; Grathwohl et al. 2019, FFJORD",
+    ),
+    "control": Part(
+        "odeframe_plugins.tasks.control:Control",
+        needs=("data:initial_states", "dynamics:control_system", "architecture:bare"),
+        summary="optimal control: find the input of a system that costs least; gap to the optimum, residuals",
+        source="Bryson, Ho 1975, Applied Optimal Control",
+    ),
 }
