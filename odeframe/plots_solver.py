@@ -30,11 +30,8 @@ def solve_check(report: Report) -> Figure:
     verdict = "a differential equation" if report.is_ode else "tied to its scheme"
     for index, name in enumerate(dict.fromkeys(each.solver for each in report.trials)):
         mine = [each for each in report.trials if each.solver == name]
-        style: dict[str, Any] = {
-            "color": MODELS[index % len(MODELS)],
-            "marker": MARKS[index % len(MARKS)],
-            "markersize": 4,
-        }
+        colour, mark = MODELS[index % len(MODELS)], MARKS[index % len(MARKS)]
+        style: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 4}
         label = f"{name} (trained)" if mine[0].own else name
         good = sorted((each for each in mine if not each.failure), key=lambda each: each.nfe)
         left.plot(_nfe(good), [each.score for each in good], label=label, **style)

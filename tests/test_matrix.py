@@ -20,7 +20,7 @@ from odeframe.errors import Incompatible, InvalidOption
 from odeframe.hookspecs import KINDS
 from odeframe.matrix import ORDER, Matrix, reasons, unbuildable
 from odeframe.options import options_of
-from odeframe.stated import UNKNOWN, stated_default
+from odeframe.stated import UNKNOWN, _default, _tree, stated_default
 from plugin_fakes import offer
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -185,7 +185,8 @@ def test_defaults_read_in_the_source_are_those_of_the_class():
         for component in odeframe.registry.components(kind):
             for condition in component.part.when:
                 name = condition.partition("=")[0]
-                stated = stated_default(component.part.target, name)
+                module, _, cls = component.part.target.partition(":")
+                stated = _default(module, _tree(module), cls, name)  # whether or not the class is imported already
                 (option,) = [each for each in options_of(component.load())[0] if each.name == name]
                 assert stated is UNKNOWN or stated == option.default, (component.qualified, name)
                 checked += stated is not UNKNOWN
