@@ -20,8 +20,8 @@ from rich.table import Table
 from torch import Tensor
 
 from odeframe import plots
-from odeframe.cli_console import quiet_lightning, short_warnings
-from odeframe.cli_sources import write_text
+from odeframe.cli.console import quiet_lightning, short_warnings
+from odeframe.cli.sources import write_text
 from odeframe.component import resolve, spelling
 from odeframe.composition import compose
 from odeframe.data import DataModule

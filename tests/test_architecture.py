@@ -72,11 +72,7 @@ LAYERS = (
         "solver_study",
         "solve_check",
     ),
-    (
-        *("comparison", "cli_compare", "cli_matrix", "cli_solve_check", "plugin_check", "scaffold"),
-        *("cli", "cli_console", "cli_help", "cli_lightning", "cli_plugins", "cli_policy", "cli_run", "cli_sources"),
-        *("cli_words", "demo", "testing"),
-    ),
+    (*("comparison", "cli", "plugin_check", "scaffold", "demo", "testing"),),
     ("__main__",),
     ("__init__",),  # exports everything, lazily; nothing below imports from it
 )
@@ -92,7 +88,7 @@ ONLY_IN = {
             *(f"odeframe.{name}" for name in ("module", "data", "callbacks", "refine", "run", "comparison", "demo")),
             *(
                 f"odeframe.{name}"
-                for name in ("cli", "cli_lightning", "cli_run", "monitor", "replica_guard", "robustness", "trial")
+                for name in ("cli.lightning", "cli.run", "monitor", "replica_guard", "robustness", "trial")
             ),
             "odeframe.testing",
             "odeframe_plugins.data",

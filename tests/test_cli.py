@@ -15,8 +15,8 @@ import torch
 import odeframe
 from odeframe import plugins
 from odeframe.cli import main
-from odeframe.cli_sources import read_config, read_text, write_text
-from odeframe.cli_words import argument_words, completed, overlaid
+from odeframe.cli.sources import read_config, read_text, write_text
+from odeframe.cli.words import argument_words, completed, overlaid
 from odeframe.data import specification
 from odeframe.errors import InvalidOption
 from plugin_fakes import offer
@@ -234,7 +234,7 @@ def test_options_that_the_new_part_has_not_are_dropped_with_a_warning():
 
 @pytest.mark.parametrize("text", ["0", "1e3", "true", "null", "no"])
 def test_text_stays_text_where_text_is_asked_for(text):
-    from odeframe.cli_words import with_types
+    from odeframe.cli.words import with_types
 
     found = argument_words([(["data"], "csv"), (["data", "target"], text), (["data", "seed"], "3")])["data"]
     assert with_types("data", found) == {"name": "csv", "target": text, "seed": 3}

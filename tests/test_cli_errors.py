@@ -286,7 +286,7 @@ def test_an_error_of_ours_is_one_line_and_its_traceback_an_option(capsys, monkey
     def broken(*arguments):
         raise RuntimeError("a\nb")
 
-    monkeypatch.setattr("odeframe.cli_plugins.run_plugins", broken)
+    monkeypatch.setattr("odeframe.cli.plugins.run_plugins", broken)
     assert refused(capsys, "plugins", "list", status=1) == "error: RuntimeError: a b (--debug shows the traceback)"
     with warnings.catch_warnings():
         assert main(["plugins", "list", "--debug"]) == 1

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import odeframe
 from odeframe import plots
 from odeframe.cli import main
-from odeframe.cli_compare import compare_arguments
+from odeframe.cli.compare import compare_arguments
 from odeframe.comparison.execution import LocalExecutor, cell_path, read_record
 from odeframe.comparison.plan import Budget, Cell, Plan
 from odeframe.comparison.report import report

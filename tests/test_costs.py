@@ -13,7 +13,7 @@ from torch import nn
 import odeframe
 from odeframe import Flow, FlowModule, Noise
 from odeframe.assembly import OBJECT
-from odeframe.cli_sources import MODEL_KEYS
+from odeframe.cli.sources import MODEL_KEYS
 from odeframe.cost_words import COSTS, resolve_costs
 from odeframe.costs import ControlSmoothness, KineticEnergy, RunningCost, StateTracking, WeightDecay
 from odeframe.errors import CheckpointError, InvalidOption
@@ -280,7 +280,7 @@ def test_costs_that_differentiate_work_in_lightnings_evaluation():
 
 
 def test_help_names_every_cost():
-    from odeframe.cli_help import run_help
+    from odeframe.cli.help import run_help
 
     assert "costs" in MODEL_KEYS and all(name in run_help("fit") for name in COSTS)
 

@@ -24,7 +24,7 @@ from odeframe.testing.trainers import QUIET, SmallData
 from problems import Driven, batch
 
 SPECS = {
-    "two_moons": NetworkSpec((5,), (3,)),
+    "two_moons": NetworkSpec((5,), (5,)),  # of one size, as densities have it
     "linear_quadratic": NetworkSpec((2,), (2,), "linear_quadratic"),
     "digits_rows": NetworkSpec((2, 3), (3,)),
     "digits": NetworkSpec((1, 6, 6), (3,)),

@@ -19,7 +19,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from odeframe.cli_console import quiet_lightning, short_warnings
+from odeframe.cli.console import quiet_lightning, short_warnings
 from odeframe.comparison.plan import Budget, Cell, reason_of
 from odeframe.composition import compose
 from odeframe.errors import Incompatible, InvalidOption, SolveFailed

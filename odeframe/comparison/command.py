@@ -14,7 +14,7 @@ from odeframe.comparison.runner import compare, unfinished
 from odeframe.run import default_output
 
 if TYPE_CHECKING:
-    from odeframe.cli_compare import Asked
+    from odeframe.cli.compare import Asked
 
 __all__ = ["run"]
 

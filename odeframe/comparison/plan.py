@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from odeframe.assembly import assemble
-from odeframe.cli_sources import MODEL_KEYS
+from odeframe.cli.sources import MODEL_KEYS
 from odeframe.component import spelling
 from odeframe.data import specification
 from odeframe.errors import InvalidOption, OdeframeError, suggestion

@@ -254,6 +254,13 @@ PARTS = {
         source="Virtanen et al. 2020, SciPy 1.0",
         requires=("scipy",),
     ),
+    "layer_parallel": Part(
+        "odeframe_plugins.solvers.layer_parallel:LayerParallel",
+        traits=("step",),
+        needs=("gradient=backprop", "dynamics:!batch_norm", "dynamics:!dropout"),
+        summary="runs of layers at once, by parareal forward and backward, around any step solver: layer-parallel training",
+        source="Guenther et al. 2020, Layer-Parallel Training of Deep Residual Neural Networks",
+    ),
     **geometric.PARTS,
     **residual.PARTS,
 }

@@ -15,10 +15,10 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from odeframe.callbacks import Interrupted
 from odeframe.checkpoint import CHECKPOINT_KEY, read_checkpoint
-from odeframe.cli_console import metrics_table, quiet_lightning, say
-from odeframe.cli_lightning import CommandLine, bar_or_lines, check_trainer_options, input_errors
-from odeframe.cli_sources import LIGHTNING, MODEL_KEYS, SETTINGS, Arguments, read_config
-from odeframe.cli_words import Words, argument_words, completed, on_top, overlaid, with_types
+from odeframe.cli.console import metrics_table, quiet_lightning, say
+from odeframe.cli.lightning import CommandLine, bar_or_lines, check_trainer_options, input_errors
+from odeframe.cli.sources import LIGHTNING, MODEL_KEYS, SETTINGS, Arguments, read_config
+from odeframe.cli.words import Words, argument_words, completed, on_top, overlaid, with_types
 from odeframe.component import spelling
 from odeframe.data import specification
 from odeframe.errors import InvalidOption

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from odeframe.cli_sources import MODEL_KEYS, read_text
+from odeframe.cli.sources import MODEL_KEYS, read_text
 from odeframe.errors import InvalidOption, suggestion
 
 __all__ = ["Asked", "compare_arguments", "run_compare"]

@@ -18,8 +18,8 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from odeframe.callbacks import EpochLines, InterruptCheckpoint, progress_bar
-from odeframe.cli_policy import allow_known_imports, explain
-from odeframe.cli_sources import OPTIMISATION, read_text, write_text
+from odeframe.cli.policy import allow_known_imports, explain
+from odeframe.cli.sources import OPTIMISATION, read_text, write_text
 from odeframe.component import resolve, spelling
 from odeframe.errors import InvalidOption, OdeframeError, suggestion
 from odeframe.hookspecs import KINDS

@@ -128,7 +128,7 @@ def _check(rest: list[str], as_json: bool) -> int:
 
 def _part(text: str) -> tuple[str, Any]:
     """Kind and word of ``KIND=NAME``, or of ``KIND={name: NAME, option: value}``."""
-    from odeframe.cli_sources import read_text
+    from odeframe.cli.sources import read_text
     from odeframe.plugin_check import word_of
 
     kind, _, written = text.partition("=")

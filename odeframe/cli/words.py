@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from odeframe.assembly import GRADIENT_WORDS, split_trainer
-from odeframe.cli_sources import MODEL_KEYS, Text, read_text
+from odeframe.cli.sources import MODEL_KEYS, Text, read_text
 from odeframe.component import Component, resolve, spelling
 from odeframe.errors import InvalidOption
 from odeframe.hookspecs import KINDS

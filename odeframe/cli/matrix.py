@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from odeframe.cli_sources import read_text
+from odeframe.cli.sources import read_text
 from odeframe.errors import InvalidOption
 from odeframe.hookspecs import KINDS, check_kind
 from odeframe.matrix import Matrix, reasons
@@ -133,7 +133,7 @@ def _try(asked: _Asked) -> int:
     """Trials, with a line for each that fails, and what was left out."""
     if asked.chosen or asked.as_json or (asked.pairs and asked.number is not None):
         raise InvalidOption("matrix: --try N or --pairs stand alone, with --seed at most")
-    from odeframe.cli_console import quiet_lightning
+    from odeframe.cli.console import quiet_lightning
     from odeframe.covering import covering, draw
     from odeframe.trial import Trial, buildable, one_line
 

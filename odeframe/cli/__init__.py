@@ -9,8 +9,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from odeframe.cli_console import one_line, short_warnings
-from odeframe.cli_sources import read_arguments
+from odeframe.cli.console import one_line, short_warnings
+from odeframe.cli.sources import read_arguments
 from odeframe.errors import InvalidOption, OdeframeError, SolveFailed, suggestion
 
 __all__ = ["main"]
@@ -113,19 +113,19 @@ def _run(arguments: list[str]) -> int:
         return _fit_or_evaluate(command, rest)
     rest = [each for each in rest if each != "--debug"]
     if command == "plugins":
-        from odeframe.cli_plugins import run_plugins
+        from odeframe.cli.plugins import run_plugins
 
         return run_plugins(rest)
     if command == "compare":
-        from odeframe.cli_compare import run_compare
+        from odeframe.cli.compare import run_compare
 
         return run_compare(rest)
     if command == "solve-check":
-        from odeframe.cli_solve_check import run_solve_check
+        from odeframe.cli.solve_check import run_solve_check
 
         return run_solve_check(rest)
     if command == "matrix":
-        from odeframe.cli_matrix import run_matrix
+        from odeframe.cli.matrix import run_matrix
 
         return run_matrix(rest)
     return _demo(rest)
@@ -134,17 +134,17 @@ def _run(arguments: list[str]) -> int:
 def _fit_or_evaluate(command: str, rest: list[str]) -> int:
     found = read_arguments(rest)
     if "help" in found.flags:
-        from odeframe.cli_help import run_help
+        from odeframe.cli.help import run_help
 
         print(run_help(command), end="")
         return DONE
-    from odeframe.cli_run import run_command
+    from odeframe.cli.run import run_command
 
     return run_command(command, found)
 
 
 def _demo(rest: list[str]) -> int:
-    from odeframe.cli_help import DEMO_HELP, demo_arguments
+    from odeframe.cli.help import DEMO_HELP, demo_arguments
 
     if {"-h", "--help"} & set(rest):
         print(DEMO_HELP, end="")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from jsonargparse import set_parsing_settings
 
 from odeframe import plugins
-from odeframe.cli_console import one_line
+from odeframe.cli.console import one_line
 from odeframe.errors import suggestion
 
 __all__ = ["allow_known_imports", "explain"]
