@@ -167,7 +167,7 @@ def pdenet(axes: Axes) -> None:
     """Coefficients found from noisy solutions, beside the true ones."""
     data = build("data", "convection_diffusion", n=60)
     x, y = (each.double() for each in data.dataset("train").tensors)
-    network = build("architecture", "pdenet").build(NetworkSpec((1, 32, 32), (4, 1, 32, 32))).double()
+    network = build("architecture", "pdenet").build(NetworkSpec((1, 32, 32), (4, 1, 32, 32), interval=0.03)).double()
     optimizer = torch.optim.LBFGS(network.parameters(), max_iter=60, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:

@@ -8,7 +8,8 @@ from odeframe.specification import NetworkSpec
 data = build("data", "convection_diffusion", n=30)
 x, y = (each.double() for each in data.dataset("train").tensors)
 dynamics = {"name": "pde_conv", "train_kernels": False}
-network = build("architecture", "pdenet").build(NetworkSpec(x.shape[1:], y.shape[1:]), dynamics=dynamics).double()
+spec = NetworkSpec(x.shape[1:], y.shape[1:], interval=data.interval)
+network = build("architecture", "pdenet").build(spec, dynamics=dynamics).double()
 optimizer = torch.optim.LBFGS(network.parameters(), max_iter=40, line_search_fn="strong_wolfe")
 
 

@@ -12,7 +12,7 @@ from odeframe.cost_words import Costs, resolve_costs
 from odeframe.errors import CheckpointError, Incompatible, InvalidOption
 from odeframe.network import FLOW_KINDS, Architecture, Network
 from odeframe.registry import Word, provenance, resolve, word
-from odeframe.specification import DataSpec, NetworkSpec
+from odeframe.specification import DataSpec
 from odeframe.task import Task
 from odeframe.trainer import ControlTrainer
 
@@ -69,7 +69,7 @@ def assemble(choices: Mapping[str, Any], spec: DataSpec, data: Word | None = Non
     architecture: Architecture = _built(architecture_word, Architecture)
     task_word = word("task", given.get("task", spec.task))
     task: Task = _built(task_word, Task)
-    shapes = NetworkSpec(spec.input_shape, task.output_shape(spec), spec.dynamics)
+    shapes = spec.network(task.output_shape(spec))
     given = split_trainer(given)
     words = {
         kind: word(kind, given[kind] if kind in given else architecture.default(kind, shapes))

@@ -80,6 +80,8 @@ class Flow(nn.Module):
             object.__setattr__(self, "solver", built)
         self._takes_drive = takes_keyword(module, "drive")
         self.stats = Stats()
+        #: of the next draws in training; None takes torch's generator
+        self.noise_seed: int | None = None
 
     @property
     def dynamics(self) -> nn.Module:
@@ -183,12 +185,12 @@ class Flow(nn.Module):
         self.quadratures = _check_quadratures([*self.quadratures, *quadratures], self.solver)
 
     def noise(self, x0: Tensor, noise: Noise | None) -> Noise | None:
-        """The given noise, or in training a fresh seed from torch's generator and sample numbers unique over ranks."""
+        """The given noise, or in training that of ``noise_seed`` or a fresh one; samples are numbered over ranks."""
         random = "stochastic" in self.solver.traits or any(quadrature.draws for quadrature in self.quadratures)
         if noise is not None or not self.training or not random:
             return noise
         world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-        seed = int(torch.randint(2**62, ()))
+        seed = int(torch.randint(2**62, ())) if self.noise_seed is None else self.noise_seed
         return Noise(seed, torch.arange(x0.shape[0], device=x0.device) * world + rank)
 
     def weighted(self, costs: Tensor) -> Tensor:

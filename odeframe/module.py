@@ -14,10 +14,12 @@ from torch.optim import Optimizer
 from odeframe.assembly import assemble, plain
 from odeframe.checkpoint import CHECKPOINT_KEY, load_weights, read_checkpoint
 from odeframe.compatibility import traits_of
-from odeframe.errors import InvalidOption, suggestion
+from odeframe.errors import InvalidOption
+from odeframe.fit_noise import FitNoise
 from odeframe.inference import without_graph
 from odeframe.network import Network
 from odeframe.offered import OffersTaskMethods
+from odeframe.optimizers import optimizer_class
 from odeframe.options import check_options
 from odeframe.registry import provenance, word
 from odeframe.schedule import warm_cosine
@@ -99,7 +101,7 @@ class FlowModule(OffersTaskMethods, pl.LightningModule):
         if isinstance(recorded, dict):
             self._provenance.append(provenance("data", recorded["name"], _options(recorded)))
         self.automatic_optimization = self.rule.automatic_optimization
-        self._rule_word = made.words["trainer"]
+        self._rule_word, self._noise = made.words["trainer"], FitNoise()
         self._choose_optimizer(optimizer, {"lr": learning_rate, **(optimizer_options or {})}, schedule)
         #: what the command line's --optimizer and --lr_scheduler said, as plain data for checkpoints
         self.optimisation: dict[str, Any] = {}
@@ -232,8 +234,17 @@ class FlowModule(OffersTaskMethods, pl.LightningModule):
             group.setdefault("initial_lr", group["lr"])  # torch's own name for it; part of a checkpoint
         return made
 
+    def on_train_start(self) -> None:
+        """Draws the seed of the fit's noise, unless a checkpoint has brought it."""
+        self._noise.start(self.trainer)
+
+    def on_train_end(self) -> None:
+        """Leaves the flows to torch's generator."""
+        self._noise.release(self.network)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Sets the step length of this batch: a function of the step alone, so that a resumed fit needs no memory."""
+        """Step length and noise of this batch: functions of its number, so that a resumed fit needs no memory."""
+        self._noise.key(self.network, self.trainer.fit_loop.epoch_loop.total_batch_idx)
         if self._scheduled is None:
             return
         start, end = self.cycle or (0, float(self.trainer.estimated_stepping_batches))
@@ -253,10 +264,12 @@ class FlowModule(OffersTaskMethods, pl.LightningModule):
             "data_spec": self.spec.to_dict(),
             "optimisation": self.optimisation,
             "trainer": self.rule.state_dict(),
+            "noise_seed": self._noise.seed,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Gives the rule what it remembered."""
+        """Gives the rule what it remembered, and the noise its seed."""
+        self._noise.seed = checkpoint[CHECKPOINT_KEY].get("noise_seed")
         self.rule.load_state_dict(checkpoint[CHECKPOINT_KEY].get("trainer", {}))
 
     @classmethod
@@ -279,17 +292,3 @@ class FlowModule(OffersTaskMethods, pl.LightningModule):
 
 def _options(choice: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in choice.items() if key != "name"}
-
-
-def optimizer_class(name: str) -> type[Optimizer]:
-    """The optimiser of ``torch.optim`` with that name, upper or lower case."""
-    known = {
-        key.lower(): value
-        for key, value in vars(torch.optim).items()
-        if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
-    }
-    if name.lower() not in known:
-        names = sorted(cls.__name__ for cls in known.values())
-        near = suggestion(name, names)
-        raise InvalidOption(f"optimizer: there is none named {name!r}.{near} Those of torch.optim: {', '.join(names)}.")
-    return known[name.lower()]

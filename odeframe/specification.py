@@ -27,6 +27,7 @@ class DataSpec:
         input_range: least and greatest number that an input can have, as the network gets it; ``None`` where there
             is no such limit, or it is not known.
         dynamics: the word of the dynamics that the samples are initial states of, for architectures that take it.
+        interval: time from one observation to the next, where the targets are states at several times.
     """
 
     name: str
@@ -40,6 +41,7 @@ class DataSpec:
     target_scale: float = 1.0
     input_range: tuple[float, float] | None = None
     dynamics: str | Mapping[str, Any] | None = None
+    interval: float | None = None
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
@@ -54,6 +56,10 @@ class DataSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for hyper-parameters: lists, numbers and strings alone."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def network(self, output_shape: tuple[int, ...]) -> NetworkSpec:
+        """What an architecture must map, for a task with outputs of that shape."""
+        return NetworkSpec(self.input_shape, output_shape, self.dynamics, self.interval)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DataSpec:
@@ -73,8 +79,10 @@ class NetworkSpec:
 
     Attributes:
         dynamics: the word of the dynamics that the samples are initial states of, where the data say so.
+        interval: time from one observation to the next, where the data say so.
     """
 
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     dynamics: str | Mapping[str, Any] | None = None
+    interval: float | None = None

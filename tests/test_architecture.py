@@ -59,7 +59,7 @@ LAYERS = (
         "attacks",
         "pontryagin",
     ),
-    ("checkpoint", "module", "data", "callbacks", "replica_guard", "refine", "robustness"),
+    ("optimizers", "fit_noise", "checkpoint", "module", "data", "callbacks", "replica_guard", "refine", "robustness"),
     ("composition", "run", "packing", "trial"),
     (
         "plots",

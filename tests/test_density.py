@@ -171,6 +171,7 @@ def test_flow_matching_trains_without_a_solve(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("trainer", ["gradient", "flow_matching"])
 def test_likelihood_comes_near_the_entropy(tmp_path, trainer):
     """Eight Gaussians: log 8 + 1 + log(2 pi 0.04) = 1.699 nats; a fitted normal distribution has 3.7."""

@@ -40,7 +40,7 @@ def spec_of(architecture, data):
     if data in SPECS:
         return SPECS[data]
     module = odeframe.compose(architecture, data=data).module
-    return NetworkSpec(module.spec.input_shape, module.task.output_shape(module.spec), module.spec.dynamics)
+    return module.spec.network(module.task.output_shape(module.spec))
 
 
 def networks(architecture, data, solvers):

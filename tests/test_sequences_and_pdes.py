@@ -181,6 +181,14 @@ def test_pdenet_asks_for_observations() -> None:
         build("architecture", "pdenet").build(NetworkSpec((1, 8, 8), (10,)))
     with pytest.raises(Incompatible, match="observations"):
         odeframe.compose("pdenet", "digits")
+    with pytest.raises(InvalidOption, match="leave it out"):
+        odeframe.compose({"name": "pdenet", "interval": 0.1}, {"name": "convection_diffusion", "n": 20})
+    with pytest.raises(InvalidOption, match="interval between observations"):
+        build("architecture", "pdenet").build(NetworkSpec((1, 8, 8), (3, 1, 8, 8)))
+    model = odeframe.compose("pdenet", {"name": "convection_diffusion", "n": 20, "interval": 0.1}).module
+    assert model.network.flows[0].horizon == (0.0, 0.1)
+    with pytest.raises(InvalidOption, match="fit into them"):
+        build("dynamics", "pde_conv", kernel=9)(torch.zeros(()), torch.zeros(1, 1, 8, 8))
 
 
 @pytest.mark.slow
@@ -190,9 +198,8 @@ def test_pdenet_recovers_the_coefficients(train_kernels: bool) -> None:
     data = build("data", "convection_diffusion", n=60)
     x, y = (each.double() for each in data.dataset("train").tensors)
     dynamics = {"name": "pde_conv", "train_kernels": train_kernels}
-    network = (
-        build("architecture", "pdenet").build(NetworkSpec((1, 32, 32), (4, 1, 32, 32)), dynamics=dynamics).double()
-    )
+    spec = NetworkSpec((1, 32, 32), (4, 1, 32, 32), interval=0.03)
+    network = build("architecture", "pdenet").build(spec, dynamics=dynamics).double()
     optimizer = torch.optim.LBFGS(network.parameters(), max_iter=60, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
 
     def closure() -> Tensor:

@@ -61,6 +61,13 @@ class TestMomentum(TrainerConformance):
         return super().module()
 
 
+class TestRandomNetwork(TrainerConformance):
+    """The noise of a fit is a function of its seed and the batch: the same on several ranks, and after a resume."""
+
+    trainer = "gradient"
+    architecture = {"name": "stochastic_depth", "width": 4, "blocks": 3}
+
+
 def module_of(rule):
     spec = DataSpec("small", (3,), "value", None, (2,), "regression")
     return FlowModule(spec.to_dict(), {"name": "resnet", "width": 4, "blocks": 2}, trainer=rule).double()

@@ -152,7 +152,7 @@ def _try(asked: _Asked) -> int:
         except Exception as error:
             failed += 1
             print(f"failed: {one_line(words)}: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
-        if index % 100 == 0:
+        if index % 10 == 0:
             print(f"{index} of {len(tried)} tried, {failed} failed", flush=True)
     print(f"{len(tried)} combinations tried, {failed} failed (seed {seed})")
     return 1 if failed else 0

@@ -190,15 +190,21 @@ def _tell_interruption(stop: Interrupted) -> None:
 def _results(line: CommandLine) -> list[tuple[str, str]]:
     found = []
     for keeper in line.trainer.checkpoint_callbacks:
-        if isinstance(keeper, ModelCheckpoint) and keeper.best_model_path:
+        if isinstance(keeper, ModelCheckpoint) and (path := _kept(keeper)):
             score = (
                 "" if keeper.best_model_score is None else f"  {keeper.monitor} {float(keeper.best_model_score):.4g}"
             )
-            found.append(("best" if keeper.monitor else "last", _near(keeper.best_model_path) + score))
+            found.append(("best" if keeper.monitor else "last", _near(path) + score))
     for title, name in (("metrics", "metrics.csv"), ("config", "config.yaml")):
         if (line.run.folder / name).is_file():
             found.append((title, str(line.run.folder / name)))
     return found
+
+
+def _kept(keeper: ModelCheckpoint) -> str:
+    """The file that a keeper has written; forked ranks do not tell of one without a metric, but it lies in its folder."""
+    expected = Path(keeper.dirpath or ".") / f"{keeper.filename}.ckpt"
+    return keeper.best_model_path or (str(expected) if expected.is_file() else "")
 
 
 def _near(path: str) -> str:

@@ -14,7 +14,7 @@ from odeframe.hookspecs import KINDS
 from odeframe.network import Architecture
 from odeframe.options import fits, options_of
 from odeframe.registry import word
-from odeframe.specification import DataSpec, NetworkSpec
+from odeframe.specification import DataSpec
 
 __all__ = ["Words", "argument_words", "completed", "on_top", "overlaid", "with_types"]
 
@@ -148,7 +148,7 @@ def completed(words: Mapping[str, Any], spec: DataSpec) -> Words:
     if nameless:
         architecture: Architecture = word("architecture", with_types("architecture", found["architecture"])).build()
         task = word("task", with_types("task", found["task"])).build()
-        shapes = NetworkSpec(spec.input_shape, task.output_shape(spec), spec.dynamics)
+        shapes = spec.network(task.output_shape(spec))
         for kind in nameless:
             found[kind] = on_top(kind, found[kind], architecture.default(kind, shapes))
     return {key: with_types(key, value) for key, value in found.items()}

@@ -79,9 +79,9 @@ class LocalExecutor:
                     process.start()
                     running[process.sentinel] = process, cell, time.monotonic()
                     started(cell)
-                ended = wait(list(running), timeout=None if self.limit is None else 0.2)
+                ended: set[Any] = set(wait(list(running), timeout=None if self.limit is None else 0.2))
                 late = [each for each, (_, _, start) in running.items() if self._is_late(start)]
-                for sentinel in {*ended, *late}:
+                for sentinel in ended | set(late):
                     process, cell, _ = running.pop(sentinel)
                     yield cell, self._record(process, cell, folder, late=sentinel not in ended)
         finally:

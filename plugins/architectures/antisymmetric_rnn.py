@@ -36,7 +36,7 @@ class AntisymmetricRNN(Architecture):
         width: size of the hidden state.
         step: length of Euler's step.
         gamma: shift of the spectrum to the left, at least 0.
-        gated: whether a gate stands before the value.
+        gated: whether a gate stands before the value; a word for the dynamics replaces both.
 
     Source: Chang, Chen, Haber, Chi 2019, AntisymmetricRNN: A Dynamical System View on Recurrent Neural Networks.
     """
@@ -48,6 +48,8 @@ class AntisymmetricRNN(Architecture):
             raise InvalidOption(f"architecture 'antisymmetric_rnn': option width: got {width}, expected at least 1")
         if not 0 < step < float("inf"):
             raise InvalidOption(f"architecture 'antisymmetric_rnn': option step: got {step}, expected > 0")
+        if not 0 <= gamma < float("inf"):
+            raise InvalidOption(f"architecture 'antisymmetric_rnn': option gamma: got {gamma}, expected >= 0")
         self.width, self.step, self.gamma, self.gated = width, step, gamma, gated
 
     def default(self, kind: str, spec: NetworkSpec) -> Choice:

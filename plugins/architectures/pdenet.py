@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class PDENet(Architecture):
     the default is ``rk4`` with one step an interval (``solver: euler`` gives the published one).
 
     Args:
-        interval: time from one observation to the next.
+        interval: time from one observation to the next; default the data's.
         steps: steps of the solver an interval.
         spacing: distance of two pixels; default that of a square of side ``2 pi``.
 
@@ -55,9 +55,9 @@ class PDENet(Architecture):
 
     defaults: ClassVar[dict[str, Choice]] = {"control": "constant", "solver": "rk4", "dynamics": "pde_conv"}
 
-    def __init__(self, interval: float = 0.03, steps: int = 1, spacing: float | None = None) -> None:
-        for option, value in (("interval", interval), ("spacing", 1.0 if spacing is None else spacing)):
-            if not 0 < value < float("inf"):
+    def __init__(self, interval: float | None = None, steps: int = 1, spacing: float | None = None) -> None:
+        for option, value in (("interval", interval), ("spacing", spacing)):
+            if value is not None and not 0 < value < float("inf"):
                 raise InvalidOption(f"architecture 'pdenet': option {option}: got {value}, expected > 0")
         if steps < 1:
             raise InvalidOption(f"architecture 'pdenet': option steps: got {steps}, expected at least 1")
@@ -71,13 +71,21 @@ class PDENet(Architecture):
                 f"width): got samples of shape {spec.input_shape} and targets {spec.output_shape}; data "
                 "convection_diffusion has them"
             )
+        if self.interval is None and spec.interval is None:
+            raise InvalidOption("architecture 'pdenet': the data do not say the interval between observations: give it")
+        if None not in (self.interval, spec.interval) and self.interval != spec.interval:
+            raise InvalidOption(
+                f"architecture 'pdenet': option interval: got {self.interval}, and the data have an observation every "
+                f"{spec.interval}; leave it out"
+            )
         return "image"
 
     def assemble(self, spec: NetworkSpec, parts: Parts) -> Network:
         """A flow and a record for each observation."""
         channels, height, _ = spec.input_shape
         spacing = 2 * math.pi / height if self.spacing is None else self.spacing
-        flow = parts.flow((0.0, self.interval), steps=self.steps, width=channels, spacing=spacing)
+        interval: Any = spec.interval if self.interval is None else self.interval
+        flow = parts.flow((0.0, interval), steps=self.steps, width=channels, spacing=spacing)
         modules: dict[str, nn.Module] = {}
         for time in range(1, spec.output_shape[0] + 1):
             modules |= {f"flow{time}": flow, f"record{time}": Record(channels)}

@@ -125,6 +125,7 @@ PARTS = {
     ),
     "second_order_ode": Part(
         f"{CONTINUOUS}:SecondOrderODE",
+        needs=("dynamics:acceleration",),
         summary="x'' = f(t, x, x'): a Neural ODE on position and velocity",
         source="Norcliffe et al. 2020, On Second Order Behaviour in Augmented Neural ODEs",
         facts={

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from odeframe import InvalidOption
 from odeframe.flow import Choice
 from odeframe.specification import NetworkSpec
 from odeframe_plugins.architectures import stages
@@ -24,7 +25,7 @@ class Antisymmetric(Staged):
         blocks: steps a stage.
         stages: number of flows; default 2 for images, 1 for vectors.
         step: length ``h`` of a step.
-        gamma: shift of the spectrum to the left, at least 0.
+        gamma: shift of the spectrum to the left, at least 0; a word for the dynamics replaces it.
 
     Source: Haber, Ruthotto 2017, Stable Architectures for Deep Neural Networks, section 3.
     """
@@ -37,6 +38,8 @@ class Antisymmetric(Staged):
         self, width: int = 16, blocks: int = 6, stages: int | None = None, step: float = 0.5, gamma: float = 0.1
     ) -> None:
         super().__init__(width, blocks, stages, step)
+        if not 0 <= gamma < float("inf"):
+            raise InvalidOption(f"{self.named}: option gamma: got {gamma}, expected >= 0")
         self.gamma = gamma
 
     def default(self, kind: str, spec: NetworkSpec) -> Choice:
@@ -79,7 +82,7 @@ class Hamiltonian(Staged):
         blocks: steps a stage.
         stages: number of flows; default 2 for images, 1 for vectors.
         step: length ``h`` of a step.
-        layers: 2 or 1.
+        layers: 2 or 1; a word for the dynamics replaces it.
 
     Source: Chang et al. 2018, Reversible Architectures for Arbitrarily Deep Residual Neural Networks, (10); one layer:
     Haber, Ruthotto 2017, Stable Architectures for Deep Neural Networks, section 3.
@@ -92,6 +95,8 @@ class Hamiltonian(Staged):
         self, width: int = 32, blocks: int = 4, stages: int | None = None, step: float = 0.5, layers: int = 2
     ) -> None:
         super().__init__(width, blocks, stages, step)
+        if layers not in (1, 2):
+            raise InvalidOption(f"{self.named}: option layers: got {layers}, expected 1 or 2")
         self.layers = layers
 
     def default(self, kind: str, spec: NetworkSpec) -> Choice:

@@ -85,6 +85,7 @@ class ConvectionDiffusion(DataModule):
             target="value",
             target_shape=(self.times, *image),
             task="regression",
+            interval=self.interval,
         )
 
     def load(self) -> dict[str, Dataset]:

@@ -31,6 +31,8 @@ class DigitsRows(Digits):
     Source: the noise-padded task of Chang, Chen, Haber, Chi 2019, AntisymmetricRNN, section 5.3, on digits.
     """
 
+    word = "digits_rows"
+
     def __init__(
         self,
         batch_size: int = 64,
@@ -55,7 +57,7 @@ class DigitsRows(Digits):
     def specify(self) -> DataSpec:
         """Ten classes, ``(length, per_step)``."""
         return DataSpec(
-            name="digits_rows",
+            name=self.word,
             input_shape=(self.length, self.per_step),
             target="class",
             num_classes=10,

@@ -45,13 +45,13 @@ PARTS = {
     ),
     "acceleration_mlp": Part(
         "odeframe_plugins.dynamics.acceleration:AccelerationMLP",
-        traits=("vector", "halves"),
+        traits=("vector", "halves", "acceleration"),
         summary="x'' = f(t, x, x') on vectors, the state holds position and velocity",
         source="Norcliffe et al. 2020, On Second Order Behaviour in Augmented Neural ODEs",
     ),
     "acceleration_conv": Part(
         "odeframe_plugins.dynamics.acceleration:AccelerationConv",
-        traits=("image", "halves"),
+        traits=("image", "halves", "acceleration"),
         summary="x'' = f(t, x, x') on images, the state holds position and velocity",
         source="Norcliffe et al. 2020, On Second Order Behaviour in Augmented Neural ODEs",
     ),

@@ -40,3 +40,25 @@ def with_time(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """``x`` ``(batch, channels, ...)`` with the time, 0-d or ``(batch,)``, as one more channel."""
     shape = (x.shape[0], 1, *x.shape[2:])
     return torch.cat([x, t.to(x).reshape(-1, *[1] * (x.dim() - 1)).expand(shape)], dim=1)
+
+
+def inner_size(hidden: int | None, default: int) -> int:
+    """The size of inner layers: as given, at least 1, or the default.
+
+    Raises:
+        InvalidOption: it is below 1.
+    """
+    if hidden is not None and hidden < 1:
+        raise InvalidOption(f"option hidden: got {hidden}, expected at least 1")
+    return default if hidden is None else hidden
+
+
+def odd(kernel: int) -> int:
+    """The size of a kernel that keeps an image's size.
+
+    Raises:
+        InvalidOption: it is even or below 1.
+    """
+    if kernel < 1 or kernel % 2 == 0:
+        raise InvalidOption(f"option kernel: got {kernel}, expected an odd number")
+    return kernel

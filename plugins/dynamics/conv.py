@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from odeframe import Dynamics
 from odeframe_plugins.dynamics.activations import activation as named_activation
-from odeframe_plugins.dynamics.activations import norm_2d, with_time
+from odeframe_plugins.dynamics.activations import inner_size, norm_2d, odd, with_time
 
 
 class Conv(Dynamics):
@@ -35,7 +35,7 @@ class Conv(Dynamics):
         outputs: int | None = None,
     ) -> None:
         super().__init__()
-        hidden = hidden or width
+        hidden, kernel = inner_size(hidden, width), odd(kernel)
         self.norm1, self.norm2 = norm_2d(norm, width), norm_2d(norm, hidden)
         self.conv1 = nn.Conv2d(width + time, hidden, kernel, padding=kernel // 2)
         self.conv2 = nn.Conv2d(hidden + time, outputs or width, kernel, padding=kernel // 2)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from odeframe import InvalidOption, SecondOrderDynamics, SeparableDynamics
 from odeframe_plugins.dynamics.activations import activation as named_activation
+from odeframe_plugins.dynamics.activations import inner_size
 from odeframe_plugins.dynamics.operators import Affine, Bias, Convolution, Dense, Operator
 
 
@@ -75,7 +76,7 @@ class HamiltonianMLP(Hamiltonian):
 
     def __init__(self, width: int, hidden: int | None = None, activation: str = "tanh", layers: int = 2) -> None:
         half = halved("hamiltonian_mlp", width)
-        rows = inner_size("hamiltonian_mlp", half, hidden, layers)
+        rows = operator_rows("hamiltonian_mlp", half, hidden, layers)
         super().__init__(lambda: Dense(rows, half), activation, layers)
 
 
@@ -98,7 +99,7 @@ class HamiltonianConv(Hamiltonian):
         self, width: int, hidden: int | None = None, activation: str = "relu", layers: int = 2, kernel: int = 3
     ) -> None:
         half = halved("hamiltonian_conv", width)
-        rows = inner_size("hamiltonian_conv", half, hidden, layers)
+        rows = operator_rows("hamiltonian_conv", half, hidden, layers)
         super().__init__(lambda: Convolution(rows, half, kernel), activation, layers)
 
 
@@ -116,7 +117,7 @@ class CoupledMLP(SeparableDynamics):
     def __init__(self, width: int, hidden: int | None = None, activation: str = "tanh") -> None:
         super().__init__()
         half = halved("coupled_mlp", width)
-        inner = hidden or half
+        inner = inner_size(hidden, half)
         self.by_z, self.by_y = (
             nn.Sequential(nn.Linear(half, inner), named_activation(activation), nn.Linear(inner, half))
             for _ in range(2)
@@ -161,7 +162,7 @@ class SymmetricMLP(SymmetricForce):
     """
 
     def __init__(self, width: int, hidden: int | None = None, activation: str = "tanh") -> None:
-        super().__init__(Dense(hidden or width, width), activation)
+        super().__init__(Dense(inner_size(hidden, width), width), activation)
 
 
 class SymmetricConv(SymmetricForce):
@@ -177,7 +178,7 @@ class SymmetricConv(SymmetricForce):
     """
 
     def __init__(self, width: int, hidden: int | None = None, activation: str = "relu", kernel: int = 3) -> None:
-        super().__init__(Convolution(hidden or width, width, kernel), activation)
+        super().__init__(Convolution(inner_size(hidden, width), width, kernel), activation)
 
 
 def halved(name: str, width: int) -> int:
@@ -187,8 +188,8 @@ def halved(name: str, width: int) -> int:
     return width // 2
 
 
-def inner_size(name: str, half: int, hidden: int | None, layers: int) -> int:
+def operator_rows(name: str, half: int, hidden: int | None, layers: int) -> int:
     """Rows of the operators: any with two layers, as many as columns with one."""
     if layers == 1 and hidden not in (None, half):
         raise InvalidOption(f"dynamics {name!r}: option hidden: got {hidden}, expected {half} with layers=1")
-    return hidden or half
+    return inner_size(hidden, half)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from odeframe import Dynamics
 from odeframe_plugins.dynamics.activations import activation as named_activation
-from odeframe_plugins.dynamics.activations import with_time
+from odeframe_plugins.dynamics.activations import inner_size, with_time
 
 
 class MLP(Dynamics):
@@ -33,7 +33,7 @@ class MLP(Dynamics):
         outputs: int | None = None,
     ) -> None:
         super().__init__()
-        hidden = hidden or width
+        hidden = inner_size(hidden, width)
         self.lift = nn.Linear(width + time, hidden)
         self.lower = nn.Linear(hidden, outputs or width)
         self.activation = named_activation(activation)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from odeframe import InvalidOption
+from odeframe_plugins.dynamics.activations import odd
 
 
 class Operator(nn.Module, ABC):
@@ -63,9 +63,7 @@ class Convolution(Operator):
 
     def __init__(self, rows: int, columns: int, kernel: int = 3) -> None:
         super().__init__()
-        if kernel < 1 or kernel % 2 == 0:
-            raise InvalidOption(f"option kernel: got {kernel}, expected an odd number")
-        self.weight = nn.Parameter(torch.empty(rows, columns, kernel, kernel))
+        self.weight = nn.Parameter(torch.empty(rows, columns, odd(kernel), kernel))
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:

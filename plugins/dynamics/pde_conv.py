@@ -94,6 +94,11 @@ class PDEConv(Dynamics):
         scales = x.new_tensor([self.spacing ** -(i + j) for i, j in self.terms])
         weight = ((self.coefficients * scales)[:, None, None] * self.kernels()).sum(0)
         half, moving = weight.shape[-1] // 2, x[:, : self.width]
+        if min(x.shape[2:]) < weight.shape[-1]:
+            raise InvalidOption(
+                f"dynamics 'pde_conv': option kernel: got {weight.shape[-1]} on images of {tuple(x.shape[2:])} pixels, "
+                "expected kernels that fit into them"
+            )
         padded = functional.pad(moving, (half, half, half, half), mode="circular")
         rate = functional.conv2d(padded, weight.expand(self.width, 1, -1, -1), groups=self.width)
         still = x.shape[1] - self.width

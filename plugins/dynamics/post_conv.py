@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from odeframe import Dynamics
 from odeframe_plugins.dynamics.activations import activation as named_activation
-from odeframe_plugins.dynamics.activations import norm_2d
+from odeframe_plugins.dynamics.activations import inner_size, norm_2d, odd
 
 
 class PostConv(Dynamics):
@@ -24,7 +24,7 @@ class PostConv(Dynamics):
         self, width: int, hidden: int | None = None, activation: str = "relu", norm: str = "group", kernel: int = 3
     ) -> None:
         super().__init__()
-        hidden = hidden or width
+        hidden, kernel = inner_size(hidden, width), odd(kernel)
         self.conv1, self.norm1 = nn.Conv2d(width, hidden, kernel, padding=kernel // 2), norm_2d(norm, hidden)
         self.conv2, self.norm2 = nn.Conv2d(hidden, width, kernel, padding=kernel // 2), norm_2d(norm, width)
         self.activation = named_activation(activation)

@@ -258,7 +258,7 @@ PARTS = {
         "odeframe_plugins.solvers.layer_parallel:LayerParallel",
         traits=("step",),
         needs=("gradient=backprop", "dynamics:!batch_norm", "dynamics:!dropout"),
-        summary="runs of layers at once, by parareal forward and backward, around any step solver: layer-parallel training",
+        summary="runs of layers at once, by parareal forward and backward, around any step solver",
         source="Guenther et al. 2020, Layer-Parallel Training of Deep Residual Neural Networks",
     ),
     **geometric.PARTS,

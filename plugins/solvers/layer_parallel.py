@@ -65,7 +65,8 @@ class LayerParallel(StepSolver):
             ``None`` for as many as the tolerance takes.
         tolerance: ends the iteration: the largest jump ``|F_m(V_m) - V_{m+1}|`` over the largest state; 0 iterates
             until the result is exact.  Not below ten times the machine epsilon of the state, but for 0.
-        relaxation: ``"F"`` (parareal) or ``"FCF"``: twice the fine work an iteration, about half as many of them.
+        relaxation: ``"F"`` (parareal) or ``"FCF"``: twice the fine work an iteration, exact after half as many;
+            seldom fewer of them in practice.
         coarse: ``G`` under the ``"mean"`` of the weights or under those at the middle of the run (``"pick"``); the
             latter too where a control has no weights to average (a feedback), which costs iterations, not exactness.
         warm_start: begins with the states of the last solve, where they have the same shape.
@@ -101,14 +102,14 @@ class LayerParallel(StepSolver):
         inner = build_part(word("solver", of), StepSolver)
         if isinstance(inner, LayerParallel) or inner.compile_step or (inner.steps, inner.dt) != (None, None):
             raise InvalidOption(
-                f"solver 'layer_parallel': option of: got {of!r}, expected a step solver without steps, dt and compile; "
-                "write {name: layer_parallel, of: rk4, steps: 64}"
+                f"solver 'layer_parallel': option of: got {of!r}, expected a step solver without steps, dt and "
+                "compile; write {name: layer_parallel, of: rk4, steps: 64}"
             )
         self.of, self.inner = of, inner
         self.coarsening, self.coarse, self.warm_start = coarsening, coarse, warm_start
         self.rule = Rule(iterations, tolerance, relaxation == "FCF")
-        self.order, self.slots, self.opaque, self.restart = inner.order, inner.slots, inner.opaque, inner.restart  # type: ignore[misc]
-        self.traits = tuple(dict.fromkeys(("step", *inner.traits)))  # type: ignore[misc]
+        self.order, self.slots, self.opaque, self.restart = inner.order, inner.slots, inner.opaque, inner.restart
+        self.traits = tuple(dict.fromkeys(("step", *inner.traits)))
         self.history, self.group = History(), None
         self._kept: list[State] = []
 
@@ -170,7 +171,7 @@ class LayerParallel(StepSolver):
         if not trace.graph or not (known or trace.loose()):
             return outputs(trace, self.group, x0, [v for i in range(len(own)) for v in trace.tensors(i)])
         costates = Costates(trace, back, rule, self.history.costates)
-        return Joined.apply(trace, costates, x0, *(v for i in range(len(own)) for v in trace.tensors(i)))  # type: ignore[no-any-return]
+        return Joined.apply(trace, costates, x0, *(v for i in range(len(own)) for v in trace.tensors(i)))
 
     def tensors(self, intervals: Intervals, own: range) -> list[Tensor]:
         """What the own layers say that they depend on."""

@@ -55,7 +55,9 @@ class Trace:
         if not self.graph:
             return False
         with torch.enable_grad():
-            plain = [self.intervals.fine(m, tuple(v.detach() for v in self.starts[i]))[0] for i, m in enumerate(self.own)]
+            plain = [
+                self.intervals.fine(m, tuple(v.detach() for v in self.starts[i]))[0] for i, m in enumerate(self.own)
+            ]
         return any(v.requires_grad for end in plain for v in end)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -68,7 +69,7 @@ class Intervals:
         law, t = self._laws[m], self.grid.nodes[first].detach()
         stepper = law.stepper(self.solver)
         memory = stepper.init(law, t, z[0]) if self.fresh(first) else tuple(z[1:])
-        dt = sum(float(h) for h in self.grid.spacing[first:last])
+        dt = sum(float(torch.as_tensor(h).detach()) for h in self.grid.spacing[first:last])
         x, memory = stepper.step(law, t, dt, z[0], memory)
         return (x, *memory)
 
@@ -86,7 +87,7 @@ class Intervals:
 
     def mean_control(self, first: int, nodes: Sequence[Tensor]) -> ControlLaw | None:
         """The weights' mean over the steps; ``None`` where the control gives no weights (a feedback)."""
-        laws = [_innermost(self.field.on(a, b, first + i)) for i, (a, b) in enumerate(zip(nodes, nodes[1:]))]
+        laws = [_innermost(self.field.on(a, b, first + i)) for i, (a, b) in enumerate(itertools.pairwise(nodes))]
         if not all(isinstance(law, FlowLaw) for law in laws):
             return None
         controls = [law.control for law in laws if isinstance(law, FlowLaw)]
@@ -95,9 +96,11 @@ class Intervals:
         except Incompatible:  # its law is no set of weights
             return None
         whole = float(nodes[-1] - nodes[0])
-        shares = [float(b - a) / whole for a, b in zip(nodes, nodes[1:])]
+        shares = [float(b - a) / whole for a, b in itertools.pairwise(nodes)]
         mean = {
-            name: sum((s * w[name].detach() for s, w in zip(shares[1:], weights[1:], strict=True)), shares[0] * value.detach())
+            name: sum(
+                (s * w[name].detach() for s, w in zip(shares[1:], weights[1:], strict=True)), shares[0] * value.detach()
+            )
             for name, value in weights[0].items()
         }
         return FunctionalLaw(controls[0].block, lambda t: mean, controls[0].module, nodes[0], steady=True)
@@ -113,7 +116,7 @@ def _relaw(law: Law, control: ControlLaw | None) -> Law:
     twin, inner = copy.copy(law), getattr(law, "inner", None)
     twin.noise = None
     if isinstance(inner, Law):
-        twin.inner = _relaw(inner, control)  # type: ignore[attr-defined]
+        twin.inner = _relaw(inner, control)
     elif control is not None and isinstance(twin, FlowLaw):
         twin.control = control
     return twin

@@ -53,7 +53,13 @@ class Iterates:
 
 
 def parareal(
-    start: State, fine: Propagator, coarse: Propagator, count: int, chain: Chain, rule: Rule, guess: Sequence[State] = ()
+    start: State,
+    fine: Propagator,
+    coarse: Propagator,
+    count: int,
+    chain: Chain,
+    rule: Rule,
+    guess: Sequence[State] = (),
 ) -> Iterates:
     """Solves ``V_{m+1} = F_m(V_m)`` by ``V_{m+1}^{k+1} = F_m(V_m^k) + G_m(V_m^{k+1}) - G_m(V_m^k)``.
 
@@ -117,7 +123,8 @@ def _jump(ends: Sequence[State], points: Sequence[State], chain: Chain) -> float
 
     Only ``x`` is looked at: a memory may have other units, and follows it.
     """
-    jump = [largest(end[0] - point[0]) for end, point in zip(ends, points, strict=True)]
+    inner = len(ends) - (chain.place == chain.size - 1)  # behind the last interval nothing starts from a point
+    jump = [largest(end[0] - point[0]) for end, point in zip(ends[:inner], points[:inner], strict=True)]
     size = [largest(end[0]) for end in ends]
     top, scale = chain.largest([max(jump, default=0.0), max(size, default=0.0)])
     return 0.0 if top == 0.0 else top / scale if scale > 0 and scale != float("inf") else float("inf")
