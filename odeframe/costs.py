@@ -31,11 +31,19 @@ class RunningCost(Quadrature):
     def __init__(
         self, function: Callable[[Tensor, Tensor], Tensor], weight: float = 1.0, name: str = "running_cost"
     ) -> None:
-        self._function, self.weight, self.name = function, weight, name
+        self._function, self.weight, self.name = function, checked_weight(name, weight), name
 
     def rate(self, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
-        """The function's value."""
-        return self._function(t, x)
+        """The function's value.
+
+        Raises:
+            InvalidOption: it is no tensor ``(batch,)``.
+        """
+        value = self._function(t, x)
+        if not torch.is_tensor(value) or value.shape != x.shape[:1]:
+            got = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
+            raise InvalidOption(f"cost {self.name!r}: got {got}, expected one number a sample, {tuple(x.shape[:1])}")
+        return value
 
 
 class KineticEnergy(Quadrature):

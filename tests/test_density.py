@@ -170,6 +170,27 @@ def test_flow_matching_trains_without_a_solve(tmp_path):
     assert float(run.module.rule.training_step(run.module, batch)) < 0.8 * float(before)
 
 
+def test_flow_matching_refuses_what_it_would_not_train(tmp_path):
+    for words, said in (
+        ({"control": {"name": "piecewise_constant", "pieces": 2}}, "other weights at other times"),
+        ({"costs": {"kinetic_energy": 1.0}}, "kinetic_energy"),
+    ):
+        run = odeframe.compose("cnf", SMALL, trainer="flow_matching", output=tmp_path, **words)
+        with pytest.raises(Incompatible, match=said):
+            run.fit(
+                max_epochs=1, enable_progress_bar=False, logger=False, accelerator="cpu", enable_checkpointing=False
+            )
+    plain, dear = (
+        odeframe.compose("cnf", SMALL, trainer="flow_matching", costs=c).module for c in ({}, {"weight_decay": 1.0})
+    )
+    dear.load_state_dict(plain.state_dict())
+    losses = []
+    for model in (plain, dear):
+        torch.manual_seed(0)
+        losses.append(model.rule.training_step(model, (torch.zeros(4, 2),)).item())
+    assert losses[1] - losses[0] == pytest.approx(float(dear.control_cost().detach()), rel=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("trainer", ["gradient", "flow_matching"])

@@ -33,6 +33,9 @@ OPTIONS: dict[str, type | tuple[type, ...]] = {
     "output": str,
 }
 FLAGS = ("retry", "plan", "quiet")
+ACCELERATORS = ("cpu", "gpu", "auto")
+ONLY = {"local": ("ray_address", "cpus", "gpus"), "ray": ("threads", "limit")}
+"""By executor, the options that mean nothing to it."""
 DEFAULTS = {"seeds": 3, "workers": 1, "threads": 1, "executor": "local", "accelerator": "auto", "cpus": 1, "gpus": 0}
 
 HELP = """\
@@ -41,7 +44,7 @@ odeframe compare: every legal combination of some words, with several seeds and 
   odeframe compare --solver euler,rk4,dopri5 --architecture resnet,neural_ode --data digits --seeds 3 --epochs 2
   odeframe compare --config compare.yaml
 
-Axes, each a word or several with commas between; a word with options is {name: ..., option: value}:
+Axes, each a word or several with commas between; a word with options is {{name: ..., option: value}}:
   --{axes}
 The rest of a combination is the architecture's and the data's. The same names stand in a YAML file, values as lists.
 
@@ -143,6 +146,13 @@ def compare_arguments(arguments: Sequence[str]) -> Asked:
     for path in files:
         for name, value in _read_file(path).items():
             _take(found, str(name), value, f"config {path}, {name}")
+    names = [name for name, _, _ in given if name in (*AXES, *BUDGETS)]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidOption(f"compare: --{name} is given twice; write its values with commas between")
+    budgets = [name for name in BUDGETS if name in names]
+    if len(budgets) > 1:
+        raise InvalidOption(f"got {' and '.join(f'--{name}' for name in budgets)}: every cell has one budget")
     for name, value, where in given:
         _take(found, name, value, where)
     return found
@@ -219,6 +229,13 @@ def run_compare(arguments: Sequence[str]) -> int:
     if asked.option("executor") not in EXECUTORS:
         near = suggestion(asked.option("executor"), EXECUTORS)
         raise InvalidOption(f"executor: got {asked.option('executor')!r}, expected local or ray.{near}")
+    if asked.option("accelerator") not in ACCELERATORS:
+        near = suggestion(asked.option("accelerator"), ACCELERATORS)
+        raise InvalidOption(f"accelerator: got {asked.option('accelerator')!r}, expected cpu, gpu or auto.{near}")
+    idle = [name for name in ONLY[asked.option("executor")] if name in asked.options]
+    if idle:
+        other = next(each for each in EXECUTORS if each != asked.option("executor"))
+        raise InvalidOption(f"--{idle[0]} is an option of --executor {other}; leave it out")
     from odeframe.comparison.command import run
 
     return run(asked, shlex.join(["odeframe", "compare", *arguments]))

@@ -13,6 +13,7 @@ from odeframe.cli.sources import read_text
 from odeframe.errors import InvalidOption
 from odeframe.hookspecs import KINDS, check_kind
 from odeframe.matrix import Matrix, reasons
+from odeframe.registry import word
 
 __all__ = ["run_matrix"]
 
@@ -88,6 +89,9 @@ def _read(rest: list[str]) -> _Asked:
 
 def _answer(chosen: dict[str, Any]) -> dict[str, Any]:
     """What is known of the parts that are chosen, as plain data."""
+    for kind, value in chosen.items():
+        if isinstance(value, dict) and len(value) > 1:
+            word(kind, value).check()
     against = reasons(chosen)
     if against:
         return {"chosen": chosen, "reasons": against, "combinations": 0}

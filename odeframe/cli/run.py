@@ -202,7 +202,7 @@ def _results(line: CommandLine) -> list[tuple[str, str]]:
 
 
 def _kept(keeper: ModelCheckpoint) -> str:
-    """The file that a keeper has written; forked ranks do not tell of one without a metric, but it lies in its folder."""
+    """The file that a keeper has written: forked ranks do not tell of one without a metric, but it is there."""
     expected = Path(keeper.dirpath or ".") / f"{keeper.filename}.ckpt"
     return keeper.best_model_path or (str(expected) if expected.is_file() else "")
 

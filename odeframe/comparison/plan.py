@@ -179,11 +179,12 @@ def _checked(key: str, values: Sequence[Any]) -> list[Any]:
     """The values of an axis, each held against what it names."""
     if not values:
         raise InvalidOption(f"axis {key}: got no value, expected one or more")
+    values = [_spelt(key, value) if key in KINDS else value for value in values]
     texts = [json.dumps(value, sort_keys=True, default=repr) for value in values]
     twice = [value for value, text in zip(values, texts, strict=True) if texts.count(text) > 1]
     if twice:
         raise InvalidOption(f"axis {key}: {_text(twice[0])!r} stands twice; keep one")
-    return [_spelt(key, value) if key in KINDS else value for value in values]
+    return values
 
 
 def _spelt(kind: str, value: Any) -> Any:

@@ -79,6 +79,7 @@ PARTS = {
     "concat_squash": Part(
         "odeframe_plugins.dynamics.concat_squash:ConcatSquash",
         traits=("vector",),
+        needs=("control:!closed_loop",),  # its layers of the time alone have no sample to feed back
         summary="layers gated and shifted by the time, on vectors: the field of a normalising flow",
         source="Grathwohl et al. 2019, FFJORD, appendix B.1",
     ),

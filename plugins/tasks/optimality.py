@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from odeframe import Incompatible
+from odeframe.costs import LagrangeTerm
 from odeframe.flow import Flow
 from odeframe.stepmap import SolverStep, State
 from odeframe.system import ControlSystem
@@ -71,7 +73,7 @@ def pontryagin_residual(flow: Flow, x0: Tensor) -> Tensor:
     """How far ``dH/du`` is from 0 along the paths, ``H = <p, f(x, u)> - L(x, u)``; a share, from 0 to 1.
 
     ``sqrt(mean |f_u^T p - L_u|^2)`` over the same of ``f_u^T p`` and of ``L_u``, added, at the middle of every step.
-    The costate ``p_k = -dJ/dx_k`` is that of the step maps.  A feedback is held sample by sample; an open-loop control,
+    The costate ``p_k = -dJ/dx_k`` is that of the step maps, for the system's own costs alone.  A feedback is held sample by sample; an open-loop control,
     one for all samples, by the mean over them, which is the mean-field principle ``u in argmax E[H]``.
 
     Args:
@@ -103,7 +105,7 @@ def pontryagin_residual(flow: Flow, x0: Tensor) -> Tensor:
 def _path_and_costates(flow: Flow, x0: Tensor) -> Iterator[tuple[Tensor, float, Tensor, Tensor]]:
     """Middle time, length, state and costate of every step; states and costates are means of those at its ends."""
     system = _system(flow)
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), _own_cost(flow):
         steps = flow.steps()
         z: State = (x0.clone().requires_grad_(True),)
         states: list[Tensor] = []
@@ -118,6 +120,16 @@ def _path_and_costates(flow: Flow, x0: Tensor) -> Iterator[tuple[Tensor, float, 
     for k, step in enumerate(maps):
         middle, dt = 0.5 * (step.t + step.t_next), float(step.t_next - step.t)
         yield middle, dt, (0.5 * (states[k] + states[k + 1])).detach(), 0.5 * (costates[k] + costates[k + 1])
+
+
+@contextmanager
+def _own_cost(flow: Flow) -> Iterator[None]:
+    """The system's own running cost alone, without those that a user has added."""
+    before, flow.quadratures = flow.quadratures, [LagrangeTerm()]
+    try:
+        yield
+    finally:
+        flow.quadratures = before
 
 
 def _input(flow: Flow, t: Tensor, x: Tensor, margin: float) -> Tensor:

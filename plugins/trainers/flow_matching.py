@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from odeframe import ControlTrainer, Incompatible, Noise
+from odeframe.jacobian_costs import LogDensity
 from odeframe.trainer import Trained
 
 
@@ -18,6 +19,7 @@ class FlowMatching(ControlTrainer):
     ``x`` are data, ``z`` standard normal, ``t`` uniform on the flow's horizon, a time a sample.  The minimiser carries
     the data to the normal distribution as a density's flow does: the same ``log_prob`` and ``sample`` afterwards,
     trained without solving an equation.  The loss is not a likelihood; ``nll`` in validation is.
+    Costs of the control are added.
 
     Samples are numbered over ranks, so that several draw what one would.
 
@@ -33,6 +35,18 @@ class FlowMatching(ControlTrainer):
                 f"trainer 'flow_matching' trains the field of one flow, got {len(module.network.stages)} stages; write "
                 "architecture: cnf"
             )
+        flow = module.network.flows[0]
+        if flow.control.breakpoints():
+            raise Incompatible(
+                f"trainer 'flow_matching' takes samples at times of their own, and {type(flow.control).__name__} has "
+                "other weights at other times: write control: constant"
+            )
+        others = [cost.name for cost in flow.quadratures if not isinstance(cost, LogDensity)]
+        if others:
+            raise Incompatible(
+                f"trainer 'flow_matching' solves no equation, along which the cost {others[0]!r} would be integrated: "
+                "leave it out, or write trainer: gradient"
+            )
 
     def training_step(self, module: Trained, batch: Any) -> Tensor:
         """The regression's loss, for Lightning to differentiate."""
@@ -45,7 +59,8 @@ class FlowMatching(ControlTrainer):
         times = start + (end - start) * share
         law = flow.field().on(torch.tensor(start, dtype=torch.float64), torch.tensor(end, dtype=torch.float64))
         error = law(times, (1 - mixed) * x + mixed * z) - (z - x) / (end - start)
-        return error.square().flatten(1).sum(1).mean()
+        loss = error.square().flatten(1).sum(1).mean()
+        return loss + module.control_cost()
 
 
 def _numbers(x: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ class YopoTrainer(AdversarialTrainer):
         self, module: Trained, x: Tensor, target: Any, within: Ball, noise: StepNoise, passes: Passes
     ) -> Tensor:
         """The mean of ``J`` over the full passes; moves the weights."""
-        layers = LayerOne(module.network.steps(x[:1]))
+        layers = LayerOne(module.network.steps(x))
         parameters = [parameter for parameter in module.network.parameters() if parameter.requires_grad]
         own = [parameter for parameter in layers.first.parameters() if parameter.requires_grad]
         total = {parameter: torch.zeros_like(parameter) for parameter in parameters}
