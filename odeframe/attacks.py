@@ -72,7 +72,9 @@ class Ball:
             raise DataError(f"an attack moves an input of real numbers, got {got}; give a floating tensor (batch, ...)")
         if self.limits is not None and x.numel():
             low, high = self.limits
-            margin = 1e-5 * (high - low)  # rounding of the data to single precision
+            margin = max(1e-5, 2 * torch.finfo(x.dtype).eps) * max(
+                high - low, abs(low), abs(high)
+            )  # rounding of the data
             least, most = float(x.min()), float(x.max())
             if least < low - margin or most > high + margin:
                 raise DataError(

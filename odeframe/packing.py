@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,22 @@ def load(path: str | Path, **objects: Any) -> FlowModule:
         UnknownComponent: a part's plugin is missing.
     """
     content = _read(path)
-    check_provenance(content["components"])
+    try:
+        state = _unpacked(content)
+        components, options = content["components"], content["hyper_parameters"]
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"packed network {path}: is damaged, what it lists is not in it ({type(error).__name__}: {error})"
+        ) from error
+    check_provenance(components)
+    module = FlowModule(**{**options, **objects})
+    module = module.to(next(value.dtype for value in state.values() if value.is_floating_point()))
+    load_weights(module, state, path)
+    return module.eval()
+
+
+def _unpacked(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state of the module, by name."""
     state: dict[str, Tensor] = {}
     start = 0
     for name, kind, dtype, scale, shape in content["packed"]:
@@ -84,10 +100,7 @@ def load(path: str | Path, **objects: Any) -> FlowModule:
     for name, dtype, shape in content["rest"]:
         start, starts[dtype] = starts[dtype], starts[dtype] + math.prod(shape)
         state[name] = content["values"][dtype][start : starts[dtype]].reshape(shape)
-    module = FlowModule(**{**content["hyper_parameters"], **objects})
-    module = module.to(next(value.dtype for value in state.values() if value.is_floating_point()))
-    load_weights(module, state, path)
-    return module.eval()
+    return state
 
 
 def pack(value: Tensor, levels: str) -> Tensor:
@@ -141,6 +154,10 @@ def _read(path: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"packed network {path}: no such file")
     try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()  # checksums of its parts, which torch does not look at
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types on foreign bytes; all mean the same to the user
         raise CheckpointError(

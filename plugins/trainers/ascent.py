@@ -133,7 +133,7 @@ def _lbfgs(point: _Point, iterations: int) -> None:
         max_iter=iterations,
         max_eval=EVALUATIONS * iterations,
         tolerance_grad=precision,
-        tolerance_change=precision,
+        tolerance_change=0,  # torch holds it against |g|^2 too, whatever the size of H
         line_search_fn="strong_wolfe",
     )
     optimizer.step(point.closure)

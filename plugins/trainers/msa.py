@@ -58,8 +58,8 @@ class MSA(SuccessiveApproximations):
                 names = ", ".join(trainable(step))
                 raise Incompatible(
                     f"trainer 'msa': the Hamiltonian of step {group[0]} of {len(swept.steps)} ({names}) grows without "
-                    "bound along its slope, so that it has no maximum: write trainer: {name: msa, box: 1.0}, or give "
-                    "the control a cost, or write trainer: emsa"
+                    "bound along its slope, so that it has no maximum: write trainer: {name: msa, box: 1.0} or "
+                    "trainer: emsa; a cost of the control bounds the steps of flows, not stem and head"
                 )
 
 
