@@ -72,9 +72,8 @@ class Ball:
             raise DataError(f"an attack moves an input of real numbers, got {got}; give a floating tensor (batch, ...)")
         if self.limits is not None and x.numel():
             low, high = self.limits
-            margin = max(1e-5, 2 * torch.finfo(x.dtype).eps) * max(
-                high - low, abs(low), abs(high)
-            )  # rounding of the data
+            rounding = max(1e-5, 2 * torch.finfo(x.dtype).eps)  # of the data to the precision of the network
+            margin = rounding * max(high - low, abs(low), abs(high))
             least, most = float(x.min()), float(x.max())
             if least < low - margin or most > high + margin:
                 raise DataError(

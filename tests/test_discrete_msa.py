@@ -240,6 +240,21 @@ def test_an_exported_network_predicts_the_same_and_is_small(kind, precision, tmp
     assert os.path.getsize(path) <= whole / (16 if kind == "binary" else 12)
 
 
+def test_a_damaged_file_is_refused(tmp_path):
+    path = packing.export(fit(module_of()), tmp_path / "whole.pt")
+    data = path.read_bytes()
+    for share in (0.5, 0.7, 0.9):
+        place = int(share * len(data))
+        (tmp_path / "flipped.pt").write_bytes(data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :])
+        with pytest.raises(CheckpointError, match="damaged"):
+            packing.load(tmp_path / "flipped.pt")
+    content = torch.load(path, weights_only=True)
+    for key in ("bits", "values", "packed"):
+        torch.save({name: value for name, value in content.items() if name != key}, tmp_path / "short.pt")
+        with pytest.raises(CheckpointError, match="not in it"):
+            packing.load(tmp_path / "short.pt")
+
+
 def test_a_network_of_real_weights_is_not_exported(tmp_path):
     with pytest.raises(InvalidOption, match="discrete_msa"):
         packing.export(module_of(trainer="gradient"), tmp_path / "no.pt")

@@ -73,7 +73,8 @@ def pontryagin_residual(flow: Flow, x0: Tensor) -> Tensor:
     """How far ``dH/du`` is from 0 along the paths, ``H = <p, f(x, u)> - L(x, u)``; a share, from 0 to 1.
 
     ``sqrt(mean |f_u^T p - L_u|^2)`` over the same of ``f_u^T p`` and of ``L_u``, added, at the middle of every step.
-    The costate ``p_k = -dJ/dx_k`` is that of the step maps, for the system's own costs alone.  A feedback is held sample by sample; an open-loop control,
+    The costate ``p_k = -dJ/dx_k`` is that of the step maps, for the system's own costs alone.  A feedback is
+    held sample by sample; an open-loop control,
     one for all samples, by the mean over them, which is the mean-field principle ``u in argmax E[H]``.
 
     Args:
