@@ -15,26 +15,24 @@ class FitNoise:
     """Seeds for the random flows of a network, one a flow and batch.
 
     Attributes:
-        seed: of the fit, drawn from torch's generator at its start, the same on all ranks; part of a checkpoint.
+        seed: of the next fit, from torch's generator as it was when this was made; part of a checkpoint.
     """
 
     def __init__(self) -> None:
-        self.seed: int | None = None
+        with torch.random.fork_rng(devices=[]):  # weights and order of the data do not notice
+            self.seed = int(torch.randint(2**62, ()))
 
     def start(self, trainer: Any) -> None:
-        """Draws the seed, unless a checkpoint has given it."""
-        if self.seed is None:
-            self.seed = int(trainer.strategy.broadcast(int(torch.randint(2**62, ()))))
+        """All ranks take rank 0's seed."""
+        self.seed = int(trainer.strategy.broadcast(self.seed))
 
     def key(self, network: Network, batch: int) -> None:
         """Sets the seeds of one batch, numbered from the start of the fit."""
-        if self.seed is None:
-            return
         for index, flow in enumerate(network.flows):
             flow.noise_seed = (self.seed + _FLOWS * batch + index) % 2**62
 
     def release(self, network: Network) -> None:
         """Leaves the flows to torch's generator again, and the next fit to a seed of its own."""
-        self.seed = None
+        self.seed = (self.seed * 0x5851F42D4C957F2D + 1) % 2**62
         for flow in network.flows:
             flow.noise_seed = None

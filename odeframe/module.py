@@ -235,7 +235,7 @@ class FlowModule(OffersTaskMethods, pl.LightningModule):
         return made
 
     def on_train_start(self) -> None:
-        """Draws the seed of the fit's noise, unless a checkpoint has brought it."""
+        """All ranks take one seed of the fit's noise."""
         self._noise.start(self.trainer)
 
     def on_train_end(self) -> None:
@@ -269,7 +269,7 @@ class FlowModule(OffersTaskMethods, pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Gives the rule what it remembered, and the noise its seed."""
-        self._noise.seed = checkpoint[CHECKPOINT_KEY].get("noise_seed")
+        self._noise.seed = checkpoint[CHECKPOINT_KEY].get("noise_seed", self._noise.seed)
         self.rule.load_state_dict(checkpoint[CHECKPOINT_KEY].get("trainer", {}))
 
     @classmethod

@@ -27,6 +27,7 @@ class TestTorchdiffeqDopri5(SolverConformance):
     solver = {"name": "torchdiffeq", "method": "dopri5"}
 
 
+@pytest.mark.slow
 class TestTorchdiffeqRK4(SolverConformance):
     solver = {"name": "torchdiffeq", "method": "rk4"}
     order = 4
@@ -52,10 +53,12 @@ class ForwardOnly:
         return Flow(dynamics, control, self.make(**options), "adjoint", **words).eval()
 
 
+@pytest.mark.slow
 class TestScipyRK45(ForwardOnly, SolverConformance):
     solver = "scipy"
 
 
+@pytest.mark.slow
 class TestTorchsde(SolverConformance):
     solver = "torchsde"
 

@@ -14,6 +14,7 @@ class TestPiecewiseConstant(ControlConformance):
     control = "piecewise_constant"
 
 
+@pytest.mark.slow
 class TestFewPieces(ControlConformance):
     control = {"name": "piecewise_constant", "pieces": 2}
 
@@ -26,10 +27,12 @@ class TestLegendre(ControlConformance):
     control = {"name": "galerkin", "basis": "legendre", "degree": 4, "init": "reset"}
 
 
+@pytest.mark.slow
 class TestChebyshev(ControlConformance):
     control = {"name": "galerkin", "basis": "chebyshev", "degree": 3, "init": "reset"}
 
 
+@pytest.mark.slow
 class TestFourier(ControlConformance):
     control = {"name": "galerkin", "basis": "fourier", "degree": 1, "init": "reset"}
 
@@ -42,6 +45,7 @@ class TestHypernetwork(ControlConformance):
     control = "hypernetwork"
 
 
+@pytest.mark.slow
 class TestLowRank(ControlConformance):
     control = {"name": "hypernetwork", "rank": 1}
 
@@ -68,6 +72,7 @@ class TestFeedback(OnStatesOfAnyWidth):
             odeframe.Flow(self.dynamics(), control, self.solver)
 
 
+@pytest.mark.slow
 class TestFeedbackAroundPieces(OnStatesOfAnyWidth):
     control = {"name": "feedback", "of": "piecewise_constant", "gains": {"name": "piecewise_linear", "pieces": 4}}
 
@@ -84,6 +89,7 @@ class TestAntisymmetric(ControlConformance):
     control = {"name": "antisymmetric", "of": {"name": "galerkin", "init": "reset"}, "damping": 0.1}
 
 
+@pytest.mark.slow
 class TestAntisymmetricPieces(ControlConformance):
     control = {"name": "antisymmetric", "of": "piecewise_constant"}
 
@@ -96,6 +102,7 @@ class TestBinary(ControlConformance):
     control = {"name": "binary", "of": "piecewise_constant"}
 
 
+@pytest.mark.slow
 class TestTernary(ControlConformance):
     control = "ternary"
 

@@ -335,6 +335,7 @@ for data in (Digits(), Diabetes(), TwoMoons()):
 """
 
 
+@pytest.mark.slow
 def test_data_are_the_same_in_two_processes() -> None:
     here: dict[str, list[str]] = {}
     exec(FINGERPRINT, here)

@@ -15,7 +15,6 @@ def test_examples_are_found():
 
 
 QUICK = (
-    "flow_in_sequential",
     "pontryagin_sweep",
     "write_a_control",
     "write_a_solver",

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import CSVLogger
 import odeframe
 from odeframe.callbacks import EpochLines, InterruptCheckpoint, Interrupted
 from odeframe.errors import CheckpointError, InvalidOption, OdeframeError
+from odeframe.replica_guard import ReplicaGuard
 from odeframe.run import EPOCHS, default_output, endless, output_folder, trainer_options, write_predictions
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
@@ -266,8 +267,11 @@ def options(run, fitting=True, extra=(), **given):
     return trainer_options(run.module, run.data, run.folder, given, extra, fitting=fitting)
 
 
-def kinds(found):
-    return [type(callback) for callback in found["callbacks"]]
+def kinds(chosen):
+    """The kinds of the callbacks, behind the guard of replicas that every fit has first."""
+    first, *rest = chosen["callbacks"]
+    assert isinstance(first, ReplicaGuard)
+    return [type(callback) for callback in rest]
 
 
 def test_what_is_given_replaces_what_a_run_adds(tmp_path):
@@ -277,18 +281,18 @@ def test_what_is_given_replaces_what_a_run_adds(tmp_path):
     assert kinds(own) == [ModelCheckpoint, ModelCheckpoint] and own["default_root_dir"] == str(tmp_path / "run")
     stopping, mine = EarlyStopping("val_loss"), ModelCheckpoint(tmp_path)
     assert kinds(options(run, callbacks=stopping)) == [EarlyStopping, ModelCheckpoint, ModelCheckpoint]
-    assert options(run, callbacks=[mine])["callbacks"] == [mine]
+    assert options(run, callbacks=[mine])["callbacks"][1:] == [mine]
     assert kinds(options(run, enable_checkpointing=False)) == []
     assert options(run, logger=False, max_epochs=3, default_root_dir="x")["logger"] is False
     assert "max_epochs" not in options(run, max_steps=7)
-    assert [each.monitor for each in options(run, limit_val_batches=0)["callbacks"]] == [None]
+    assert [each.monitor for each in options(run, limit_val_batches=0)["callbacks"][1:]] == [None]
     assert not (tmp_path / "run").exists()
 
 
 def test_one_bar_at_most_and_none_where_it_is_not_wanted(tmp_path):
     run, bar = compose(tmp_path / "run"), RichProgressBar()
     assert kinds(options(run, extra=[bar])) == [RichProgressBar, ModelCheckpoint, ModelCheckpoint]
-    assert options(run, extra=[bar], callbacks=[RichProgressBar()])["callbacks"][0] is not bar
+    assert options(run, extra=[bar], callbacks=[RichProgressBar()])["callbacks"][1] is not bar
     assert kinds(options(run, extra=[bar], enable_progress_bar=False)) == [ModelCheckpoint, ModelCheckpoint]
     assert kinds(options(run, extra=[bar], barebones=True)) == []
     assert options(run, fitting=False)["enable_checkpointing"] is False
