@@ -126,7 +126,7 @@ def _path_and_costates(flow: Flow, x0: Tensor) -> Iterator[tuple[Tensor, float, 
 @contextmanager
 def _own_cost(flow: Flow) -> Iterator[None]:
     """The system's own running cost alone, without those that a user has added."""
-    before, flow.quadratures = flow.quadratures, [LagrangeTerm()]
+    before, flow.quadratures = flow.quadratures, (LagrangeTerm(),)
     try:
         yield
     finally:
