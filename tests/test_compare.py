@@ -372,7 +372,9 @@ def test_a_cell_that_fails_is_a_row_with_its_reason(tmp_path):
     (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1.0\n")
     (meta / "entry_points.txt").write_text("[odeframe]\nbroken = broken_plugin\n")
     broken = [f"{{name: broken, how: {how}}}" for how in ("kill", "sleep", "raise", "refuse", "blow")]
-    command = [*COMMAND, "--solver", ",".join([*broken, "euler"]), "--seeds", "1", "--limit", "30", "--workers", "3"]
+    command = [sys.executable, "-m", "odeframe", "compare", "--data", "{name: two_moons, n: 40}", "--epochs", "2"]
+    command += ["--architecture", "{name: resnet, width: 4, blocks: 2}", "--solver", ",".join([*broken, "euler"])]
+    command += ["--seeds", "1", "--limit", "30", "--workers", "3"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
         [*command, "--output", "out"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -91,7 +91,7 @@ PARTS = {
     "pdenet": Part(
         "odeframe_plugins.architectures.pdenet:PDENet",
         traits=("pde",),
-        needs=("dynamics:pde", "data:observations"),
+        needs=("dynamics:pde", "data:observations", "solver:!trainable"),  # a net would see the records too
         summary="u_t = sum c_ij D_ij u found from u at several times",
         source="Long, Lu, Ma, Dong 2018, PDE-Net: Learning PDEs from Data",
         facts={
@@ -103,7 +103,7 @@ PARTS = {
     "cnf": Part(
         "odeframe_plugins.architectures.cnf:CNF",
         traits=("density",),
-        needs=("data:vector", "task=density"),
+        needs=("data:vector", "task=density", "solver:!partitioned", "solver:!second_order"),  # one velocity
         summary="continuous normalising flow: a density by the divergence of the field",
         source="Grathwohl et al. 2019, FFJORD; Chen et al. 2018, section 4",
         facts={

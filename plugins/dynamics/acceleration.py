@@ -18,7 +18,7 @@ class Acceleration(Dynamics):
     ``symmetric_mlp`` under ``leapfrog`` needs no velocity in the state.
     """
 
-    traits = ("halves",)
+    traits = ("halves", "acceleration")
 
     def __init__(self, block: Dynamics) -> None:
         super().__init__()
