@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from odeframe.errors import DataError, Incompatible, InvalidOption
@@ -202,9 +201,3 @@ def robust_accuracy(
             moved = attack(name, lambda v: task.cost(network(v), label), clean, within, noise)
             found[name] = (network(moved).argmax(1) == label).to(clean.dtype).mean()
     return found
-
-
-def sample_numbers(x: Tensor) -> Tensor:
-    """Numbers of the samples of a batch, unique over ranks: sample ``k`` of rank ``r`` of ``W`` is ``k W + r``."""
-    world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-    return torch.arange(x.shape[0], device=x.device) * world + rank

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from odeframe.compatibility import check
@@ -19,7 +18,7 @@ from odeframe.field import Field, FlowField
 from odeframe.gradient import Gradient
 from odeframe.grid import DEFAULT_STEPS, check_times
 from odeframe.initial_value import Choice, build_part, matching
-from odeframe.noise import Noise
+from odeframe.noise import Noise, sample_numbers
 from odeframe.quadrature import PackedField, Quadrature
 from odeframe.registry import word
 from odeframe.solution import Solution, Stats
@@ -189,9 +188,8 @@ class Flow(nn.Module):
         random = "stochastic" in self.solver.traits or any(quadrature.draws for quadrature in self.quadratures)
         if noise is not None or not self.training or not random:
             return noise
-        world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         seed = int(torch.randint(2**62, ())) if self.noise_seed is None else self.noise_seed
-        return Noise(seed, torch.arange(x0.shape[0], device=x0.device) * world + rank)
+        return Noise(seed, sample_numbers(x0))
 
     def weighted(self, costs: Tensor) -> Tensor:
         """``sum_j weight_j q_j``, ``(batch,)``, of costs ``(batch, num_quadratures)``."""

@@ -19,7 +19,25 @@ PROBES = 7
 """The stream of random numbers that probes of a Jacobian are drawn from, apart from those of solvers."""
 
 
-class JacobianFrobenius(Quadrature):
+class Probed(Quadrature):
+    """A cost of the field's Jacobian, exact or by one probe a sample and solve."""
+
+    needs_jacobian = True
+
+    def __init__(self, probe: str, exact: bool) -> None:
+        self._probe_word, self._exact, self.draws = _checked_probe(self.name, probe), exact, not exact
+        self._probe: Tensor | None = None
+
+    def drawn(self, noise: Noise | None, x: Tensor) -> Probed:
+        """The cost with the probes ``(batch, *state)`` of one solve."""
+        if self._exact:
+            return self
+        twin = copy.copy(self)
+        twin._probe = _probes(self._probe_word, noise, x)
+        return twin
+
+
+class JacobianFrobenius(Probed):
     """``L = |df/dx|_F^2``, by one probe a sample and solve: ``|v^T df/dx|^2``, ``v`` of mean 0 and covariance 1.
 
     The estimate is unbiased.  ``v`` is the same along the whole path, in a replay and on any rank: a function of a seed
@@ -35,7 +53,7 @@ class JacobianFrobenius(Quadrature):
     Source: Finlay et al. 2020, How to Train Your Neural ODE, 3.2; Hutchinson 1989.
     """
 
-    name, needs_jacobian = "jacobian_frobenius", True
+    name = "jacobian_frobenius"
 
     def __init__(
         self,
@@ -45,16 +63,7 @@ class JacobianFrobenius(Quadrature):
         in_error_norm: bool = False,
     ) -> None:
         self.weight, self.in_error_norm = checked_weight(self.name, weight), in_error_norm
-        self._probe_word, self._exact, self.draws = _checked_probe(self.name, probe), exact, not exact
-        self._probe: Tensor | None = None
-
-    def drawn(self, noise: Noise | None, x: Tensor) -> JacobianFrobenius:
-        """The cost with the probes ``(batch, *state)`` of one solve."""
-        if self._exact:
-            return self
-        twin = copy.copy(self)
-        twin._probe = _probes(self._probe_word, noise, x)
-        return twin
+        super().__init__(probe, exact)
 
     def rate(self, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
         """The estimate, or the norm itself."""
@@ -74,7 +83,7 @@ class JacobianFrobenius(Quadrature):
         return x.real.new_zeros(x.shape[0]) if row is None else columns(row.abs().square()).sum(1)
 
 
-class LogDensity(Quadrature):
+class LogDensity(Probed):
     """``dq/dt = -tr(df/dx)``: ``log p(x(T)) = log p(x(0)) + q(T)``.
 
     From data to base, ``log p(x) = log p0(z) - q`` with ``z = x(T)``.  The exact trace costs a vector-Jacobian product
@@ -90,22 +99,13 @@ class LogDensity(Quadrature):
     Source: Chen et al. 2018, Neural Ordinary Differential Equations, section 4; Grathwohl et al. 2019, FFJORD, 3.1.
     """
 
-    name, needs_jacobian = "log_density", True
+    name = "log_density"
 
     def __init__(
         self, weight: float = 0.0, exact: bool = True, probe: Literal["rademacher", "gaussian"] = "rademacher"
     ) -> None:
         self.weight = checked_weight(self.name, weight)
-        self._probe_word, self._exact, self.draws = _checked_probe(self.name, probe), exact, not exact
-        self._probe: Tensor | None = None
-
-    def drawn(self, noise: Noise | None, x: Tensor) -> LogDensity:
-        """The cost with the probes ``(batch, *state)`` of one solve."""
-        if self._exact:
-            return self
-        twin = copy.copy(self)
-        twin._probe = _probes(self._probe_word, noise, x)
-        return twin
+        super().__init__(probe, exact)
 
     def rate(self, t: Tensor, x: Tensor, dx: Tensor) -> Tensor:
         """Minus the divergence of the field, or its estimate."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
@@ -83,3 +84,14 @@ class StepNoise:
 def _wide(like: Tensor) -> Tensor:
     """The same tensor in single precision at least: half precision has too few digits for a distribution's tails."""
     return like if like.dtype == torch.float64 else like.to(torch.float32)
+
+
+def world_and_rank() -> tuple[int, int]:
+    """How many ranks there are, and which this is; ``(1, 0)`` on a single process."""
+    return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+
+
+def sample_numbers(x: Tensor) -> Tensor:
+    """Numbers of the samples of a batch, unique over ranks: sample ``k`` of rank ``r`` of ``W`` is ``k W + r``."""
+    world, rank = world_and_rank()
+    return torch.arange(x.shape[0], device=x.device) * world + rank

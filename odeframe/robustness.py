@@ -7,10 +7,10 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from odeframe.attacks import Clip, ball, check_attacks, check_classes, robust_accuracy, sample_numbers
+from odeframe.attacks import Clip, ball, check_attacks, check_classes, robust_accuracy
 from odeframe.errors import InvalidOption
 from odeframe.module import FlowModule
-from odeframe.noise import Noise
+from odeframe.noise import Noise, sample_numbers
 
 __all__ = ["RobustAccuracy"]
 

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from odeframe import ControlTrainer, InvalidOption
-from odeframe.attacks import Ball, Clip, ball, check_attacks, check_classes, pgd, robust_accuracy, sample_numbers
-from odeframe.noise import Noise, StepNoise
+from odeframe.attacks import Ball, Clip, ball, check_attacks, check_classes, pgd, robust_accuracy
+from odeframe.noise import Noise, StepNoise, sample_numbers
 from odeframe.trainer import Trained
 
 MEASURING_STEP = -1

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from odeframe import ControlTrainer, Incompatible, Noise
 from odeframe.jacobian_costs import LogDensity
+from odeframe.noise import sample_numbers
 from odeframe.trainer import Trained
 
 
@@ -53,7 +53,7 @@ class FlowMatching(ControlTrainer):
         x, _ = module.task.split(batch)
         flow = module.network.flows[0]
         start, end = flow.horizon
-        source = Noise(int(torch.randint(2**62, ())), _numbers(x)).on(0)
+        source = Noise(int(torch.randint(2**62, ())), sample_numbers(x)).on(0)
         z, share = source.normal(x, tuple(x.shape[1:])), source.uniform(x, (), stream=1)
         mixed = share.reshape(-1, *[1] * (x.dim() - 1))
         times = start + (end - start) * share
@@ -61,8 +61,3 @@ class FlowMatching(ControlTrainer):
         error = law(times, (1 - mixed) * x + mixed * z) - (z - x) / (end - start)
         loss = error.square().flatten(1).sum(1).mean()
         return loss + module.control_cost()
-
-
-def _numbers(x: Tensor) -> Tensor:
-    world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-    return torch.arange(x.shape[0], device=x.device) * world + rank

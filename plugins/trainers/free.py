@@ -11,7 +11,7 @@ from torch import Tensor
 
 from odeframe import CheckpointError
 from odeframe.attacks import Ball, Clip
-from odeframe.noise import StepNoise
+from odeframe.noise import StepNoise, world_and_rank
 from odeframe.reduction import reduce_gradients
 from odeframe.trainer import Trained, optimizer_step
 from odeframe_plugins.trainers.adversarial import AdversarialTrainer, Passes
@@ -78,7 +78,7 @@ class FreeTrainer(AdversarialTrainer):
     def _carried(self, x: Tensor) -> Tensor:
         """The perturbation that the samples of a batch start from, ``(batch, *input)``."""
         if self._restored is not None:
-            world, rank = _world_and_rank()
+            world, rank = world_and_rank()
             self._eta, self._restored = self._restored[rank::world].to(x), None
         if self._eta is None or self._eta.shape[1:] != x.shape[1:]:
             self._eta = torch.zeros_like(x)
@@ -98,7 +98,7 @@ class FreeTrainer(AdversarialTrainer):
             return {"eta": self._restored}
         if self._eta is None:
             return {}
-        world, _ = _world_and_rank()
+        world, _ = world_and_rank()
         if world == 1:
             return {"eta": self._eta}
         shares = [torch.empty_like(self._eta) for _ in range(world)]
@@ -125,7 +125,3 @@ def _uncounted_step(module: Trained) -> None:
     optimizer.zero_grad(set_to_none=True)
     for flow in module.network.flows:
         flow.control.project()
-
-
-def _world_and_rank() -> tuple[int, int]:
-    return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
