@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from odeframe.compatibility import traits_of
 from odeframe.data import specification
 from odeframe.errors import OdeframeError
 from odeframe.matrix import Matrix, unbuildable
@@ -26,6 +27,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "solver": {"rtol": 1e-2, "atol": 1e-2},
 }
 """Options that make a part small, given where it takes them and its word says nothing of them."""
+
+SHORT = {"steps": 8}
+"""Of an implicit solver: with weights as they are drawn, the equation of a step of length 1 need not have a solution."""
 
 QUIET: dict[str, Any] = {
     "logger": False,
@@ -108,7 +112,8 @@ def _small(kind: str, choice: Any) -> Any:
         return choice
     known, open_ended = options_of(made.component.load())
     taken = {option.name for option in known}
-    small = {name: value for name, value in SMALL.get(kind, {}).items() if open_ended or name in taken}
+    offered = {**SMALL.get(kind, {}), **(SHORT if "implicit" in traits_of(kind, made) else {})}
+    small = {name: value for name, value in offered.items() if open_ended or name in taken}
     return Word(kind, made.component, {**small, **made.options})
 
 

@@ -5,6 +5,7 @@ from odeframe import Part
 AROUND_CONSTANT = {"of=constant": {"traits": ("open_loop", "tied")}}  # what they wrap where nothing is said
 MATRICES = ("dynamics:!control_system",)  # whose one parameter is a vector, the input
 LAYERS = ("dynamics:!bare_weights",)  # whose weights are in no linear layer or convolution that could be told anything
+SQUARE = ("dynamics:!pde", "architecture:!density")  # stencils, and layers from few components to many, are not square
 MODULATED = {"size=None": {"needs": LAYERS}}  # without an input of its own a policy modulates layers
 
 PARTS = {
@@ -87,7 +88,7 @@ PARTS = {
     "antisymmetric": Part(
         "odeframe_plugins.controls.antisymmetric:Antisymmetric",
         traits=("constrained",),
-        needs=MATRICES,
+        needs=(*MATRICES, *SQUARE),
         when=AROUND_CONSTANT,
         summary="V - V^T - gamma I for square matrices and kernels, around the control `of`",
         source="Haber, Ruthotto 2017, Stable Architectures for Deep Neural Networks",

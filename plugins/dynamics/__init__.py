@@ -71,7 +71,7 @@ PARTS = {
     ),
     "pde_conv": Part(
         "odeframe_plugins.dynamics.pde_conv:PDEConv",
-        traits=("image", "pde"),
+        traits=("image", "pde", "bare_weights"),
         needs=("architecture:pde",),
         summary="sum c_ij D_ij u with convolutions that are derivatives by their moments",
         source="Long, Lu, Ma, Dong 2018, PDE-Net",

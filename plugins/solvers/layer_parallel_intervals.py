@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from odeframe import Field, Incompatible, Law
 from odeframe.control import ControlLaw, FunctionalLaw
@@ -95,6 +95,8 @@ class Intervals:
             weights = [c.parameters(0.5 * (a + b)) for c, a, b in zip(controls, nodes, nodes[1:], strict=False)]
         except Incompatible:  # its law is no set of weights
             return None
+        if not weights[0].keys() <= _names(controls[0].block):  # a policy's are not weights of the block
+            return None
         whole = float(nodes[-1] - nodes[0])
         shares = [float(b - a) / whole for a, b in itertools.pairwise(nodes)]
         mean = {
@@ -104,6 +106,11 @@ class Intervals:
             for name, value in weights[0].items()
         }
         return FunctionalLaw(controls[0].block, lambda t: mean, controls[0].module, nodes[0], steady=True)
+
+
+def _names(block: nn.Module) -> set[str]:
+    """The names of a block's parameters, also of those that its control holds."""
+    return {f"{at}.{name}".lstrip(".") for at, module in block.named_modules() for name in module._parameters}
 
 
 def _innermost(law: Law) -> Law:

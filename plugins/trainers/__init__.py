@@ -19,10 +19,20 @@ PARTS = {
         summary="the field of a density by regression on straight paths, without a solve",
         source="Lipman et al. 2023, Flow Matching for Generative Modeling",
     ),
+    "moving_endpoint": Part(
+        "odeframe_plugins.trainers.moving_endpoint:MovingEndpoint",
+        traits=("ddp",),
+        needs=("architecture:stopped",),
+        summary="the weights by gradient descent, the end time of each sample by Q-learning, in turn",
+        source="Zhang, Lu, Liu, Dong 2019, Dynamically Unfolding Recurrent Restorer, section 3",
+    ),
     "discrete_msa": Part(
         "odeframe_plugins.trainers.discrete_msa:DiscreteMSA",
         traits=("ddp",),
-        needs=("control:!time_varying", "control:!constrained", "control:!closed_loop", "dynamics:!control_system"),
+        needs=(
+            *("control:!time_varying", "control:!constrained", "control:!closed_loop", "dynamics:!control_system"),
+            "solver:!implicit",  # with weights of size 1 the equation of a step of a network's length may have no solution
+        ),
         summary="binary and ternary weights by flips along the Hamiltonian's gradient, no real ones underneath",
         source="Li, Hao 2018, An Optimal Control Approach to Deep Learning, section 4",
     ),
