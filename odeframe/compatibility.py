@@ -191,10 +191,12 @@ def _unmet(asking: Facts, other: Facts) -> list[str]:
                 choices = " or ".join(map(repr, need.names))
                 reasons.append(f"{who} needs the {need.kind} {choices}, got {other.text}.")
         elif need.refused and need.trait in other.traits:
-            reasons.append(f"{who} refuses a {need.kind} with the trait {need.trait!r}, which {other.text} has.")
+            reasons.append(f"{who} refuses {_an(need.kind)} with the trait {need.trait!r}, which {other.text} has.")
         elif not need.refused and need.trait not in other.traits:
             hint = "" if other.component else f" (its class may declare it: traits = ({need.trait!r},))"
-            reasons.append(f"{who} needs a {need.kind} with the trait {need.trait!r}, which {other.text} lacks{hint}.")
+            reasons.append(
+                f"{who} needs {_an(need.kind)} with the trait {need.trait!r}, which {other.text} lacks{hint}."
+            )
     return reasons
 
 
@@ -236,7 +238,7 @@ def _remedies(conflicts: Sequence[tuple[str, ...]], words: Mapping[str, Word]) -
             continue
         names = compatible(kind, **{other: value for other, value in words.items() if other != kind})
         if names:
-            texts.append(f"{_article(kind)} that fits the other choices: {', '.join(names)}.")
+            texts.append(f"{_an(kind).capitalize()} that fits the other choices: {', '.join(names)}.")
     if texts:
         return texts
     for kinds in conflicts:
@@ -244,9 +246,9 @@ def _remedies(conflicts: Sequence[tuple[str, ...]], words: Mapping[str, Word]) -
             partners = {other: words[other] for other in kinds if other != kind}
             names = compatible(kind, **partners)
             fitting = " and ".join(map(str, partners.values()))
-            texts.append(f"{_article(kind)} that fits {fitting}: {', '.join(names) or 'none is registered'}.")
+            texts.append(f"{_an(kind).capitalize()} that fits {fitting}: {', '.join(names) or 'none is registered'}.")
     return list(dict.fromkeys(texts))
 
 
-def _article(kind: str) -> str:
-    return f"An {kind}" if kind[0] in "aeiou" else f"A {kind}"
+def _an(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

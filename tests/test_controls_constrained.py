@@ -212,3 +212,26 @@ class TestRefusals:
     def test_pieces_are_passed_on(self):
         flow = Flow(Net(), {"name": "ternary", "of": "piecewise_constant", "pieces": 3}, "dopri5")
         assert flow.control.pieces == 3 and math.isclose(flow.control.breakpoints()[0], 1 / 3)
+
+
+class ComplexField(nn.Module):
+    """``x -> x W`` with a complex matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(3, 3, dtype=torch.complex128))
+
+    def forward(self, t, x):
+        return x @ self.w
+
+
+@pytest.mark.parametrize("word", ["binary", "ternary", "box"])
+def test_complex_weights_have_no_order(word):
+    with pytest.raises(InvalidOption, match=r"got complex weights \(w\), expected real ones"):
+        Flow(ComplexField(), word, {"name": "rk4", "steps": 4})
+
+
+def test_complex_antisymmetric_weights_keep_the_norm():
+    flow = Flow(ComplexField(), "antisymmetric", {"name": "rk4", "steps": 400})
+    x = torch.randn(5, 3, dtype=torch.complex128)
+    torch.testing.assert_close(flow(x).abs().square().sum(1), x.abs().square().sum(1), rtol=1e-8, atol=0)

@@ -148,7 +148,13 @@ def test_iterations_do_not_grow_from_256_to_1024_layers():
 
 
 @pytest.mark.parametrize(
-    "control", ["constant", {"name": "galerkin", "degree": 3}, {"name": "piecewise_constant", "pieces": 8}]
+    "control",
+    [
+        "constant",
+        {"name": "galerkin", "degree": 3},
+        {"name": "piecewise_constant", "pieces": 8},
+        {"name": "feedback", "of": "piecewise_constant", "gains": "piecewise_constant", "pieces": 8},
+    ],
 )
 def test_other_controls(control):
     words = {"control": control}

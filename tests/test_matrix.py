@@ -332,6 +332,31 @@ def test_every_trainer_fits_by_lightning(ours):
     assert not found, f"seed {SEED}\n" + "\n".join(found)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_architecture_fits_with_two_other_solvers(ours):
+    """By Lightning, with other parts as they are drawn; where fewer solvers fit, with all of those."""
+    from odeframe.trial import Trial
+
+    matrix, _ = ours
+    generator, trial, found, tried = random.Random(SEED), Trial(SEED), [], 0
+    for choice in matrix.parts["architecture"]:
+        default = choice.word.component.load().defaults.get("solver", "")
+        solvers = {default["name"] if isinstance(default, dict) else default}
+        one = Matrix({"architecture": choice.word, "trainer": "gradient"}, without=dict.fromkeys(left(matrix)))
+        for words in map(one.words, draw(one, 20, generator.randrange(2**31))):
+            solver = words["solver"]["name"]
+            if len(solvers) > 2 or solver in solvers:
+                continue
+            solvers, tried = {*solvers, solver}, tried + 1
+            try:
+                trial.run(words, lightning=True)
+            except Exception as error:
+                found.append(f"{words}: {type(error).__name__}: {error}")
+    assert not found, f"seed {SEED}\n" + "\n".join(found)
+    assert tried > len(matrix.parts["architecture"])
+
+
 def left(matrix):
     """The parts that are registered and not in a matrix."""
     there = {(kind, choice.name) for kind, choices in matrix.parts.items() for choice in choices}

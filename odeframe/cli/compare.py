@@ -36,6 +36,7 @@ FLAGS = ("retry", "plan", "quiet")
 ACCELERATORS = ("cpu", "gpu", "auto")
 ONLY = {"local": ("ray_address", "cpus", "gpus"), "ray": ("threads", "limit")}
 """By executor, the options that mean nothing to it."""
+MOST_SEEDS = 1000
 DEFAULTS = {"seeds": 3, "workers": 1, "threads": 1, "executor": "local", "accelerator": "auto", "cpus": 1, "gpus": 0}
 
 HELP = """\
@@ -96,8 +97,10 @@ class Asked:
             if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
                 raise InvalidOption(f"seeds: got {seeds}, expected whole numbers")
             return seeds
-        if seeds < 1:
-            raise InvalidOption(f"seeds: got {seeds}, expected at least 1")
+        if not 1 <= seeds <= MOST_SEEDS:
+            raise InvalidOption(
+                f"seeds: got {seeds}, expected 1 to {MOST_SEEDS}; a list names single ones: --seeds 3,7,11"
+            )
         return list(range(seeds))
 
     def budget(self) -> tuple[str, float]:

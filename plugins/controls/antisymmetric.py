@@ -16,7 +16,8 @@ class Antisymmetric(Constrained):
 
     A kernel ``V`` ``(channels, channels, k, ...)`` of odd size becomes ``V - V*`` with ``V*[i, j, a] = V[j, i, -a]``:
     with zero padding that keeps the resolution the convolution is antisymmetric, and ``gamma`` is taken off its centre.
-    Other matrices and kernels are left as they are; a block without a square one is refused.
+    Of complex weights it is the conjugate transpose.  Other matrices and kernels are left as they are; a block without
+    a square one is refused.
 
     Args:
         of: a word for the control underneath.
@@ -42,7 +43,7 @@ class Antisymmetric(Constrained):
     def constrain(self, value: Tensor) -> Tensor:
         """``V - V* - gamma I``."""
         places = tuple(range(2, value.dim()))
-        result = value - value.transpose(0, 1).flip(places)
+        result = value - value.transpose(0, 1).flip(places).conj()
         if not self.damping:
             return result
         centre: Any = (..., *(n // 2 for n in value.shape[2:]))

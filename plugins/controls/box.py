@@ -32,6 +32,7 @@ class Box(Constrained):
     """
 
     word = "box"
+    ordered = True
 
     def __init__(self, of: Any = "constant", low: float = -1.0, high: float = 1.0, pieces: int | None = None) -> None:
         super().__init__(of, pieces)

@@ -26,6 +26,8 @@ class Constrained(Control):
 
     word: ClassVar[str]
     traits: ClassVar[tuple[str, ...]] = ("constrained",)
+    ordered: ClassVar[bool] = False
+    """Whether ``g`` asks for the sign or the order of weights, which complex ones do not have."""
 
     def __init__(self, of: Any = "constant", pieces: int | None = None) -> None:
         super().__init__()
@@ -58,6 +60,13 @@ class Constrained(Control):
             raise InvalidOption(
                 f"control {self.word!r}: none of the parameters of {type(block.slots[0]).__name__} is one that it "
                 f"constrains; write control={self.of!r}"
+            )
+        wrong = [name for name in self._names if self.ordered and block.get_parameter(name).is_complex()]
+        if wrong:
+            raise InvalidOption(
+                f"control {self.word!r}: got complex weights ({wrong[0].removeprefix('slots.0.')}), expected real "
+                "ones, which have a sign and an order; write control='spectral_norm' or 'antisymmetric', or a real "
+                "field on torch.view_as_real(x)"
             )
         self.inner.attach(block, self.horizon, steps)
         self.project()

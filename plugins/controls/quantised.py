@@ -16,6 +16,7 @@ class Quantised(Constrained):
     """``W = q(V)`` in the forward pass and ``dW = dV`` in the backward one (straight-through)."""
 
     traits: ClassVar[tuple[str, ...]] = ("constrained", "discrete")
+    ordered = True
 
     def quantise(self, value: Tensor) -> Tensor:
         """``q`` of rows ``(out, -1)``."""
