@@ -12,7 +12,7 @@ from torch import Tensor
 
 from odeframe.compatibility import traits_of
 from odeframe.data import specification
-from odeframe.errors import OdeframeError
+from odeframe.errors import OdeframeError, SolveFailed
 from odeframe.matrix import Matrix, unbuildable
 from odeframe.module import FlowModule
 from odeframe.options import options_of
@@ -21,6 +21,7 @@ from odeframe.registry import Word, word
 __all__ = ["Trial", "buildable", "one_line"]
 
 STEPS = 2
+DRAWS = 3  # of weights, where a solve fails
 SMALL: dict[str, dict[str, Any]] = {
     "architecture": {"width": 4, "blocks": 2},
     "data": {"batch_size": 6, "limit": 24, "n": 100},
@@ -29,7 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
 """Options that make a part small, given where it takes them and its word says nothing of them."""
 
 SHORT = {"steps": 8}
-"""Of an implicit solver: with weights as they are drawn, the equation of a step of length 1 need not have a solution."""
+"""Of an implicit solver: with weights as drawn, the equation of a step of length 1 need not have a solution."""
 
 QUIET: dict[str, Any] = {
     "logger": False,
@@ -70,18 +71,19 @@ class Trial:
         self.seed = seed
         self._data: dict[str, tuple[Word, pl.LightningDataModule]] = {}
 
-    def run(self, words: Mapping[str, Any], lightning: bool = False) -> None:
+    def run(self, words: Mapping[str, Any], lightning: bool = False, seed: int | None = None) -> None:
         """Builds a combination and trains it for two steps.
 
         Args:
             words: kind to word, for every kind.
             lightning: by a Lightning ``Trainer``; else by a bare loop, where the trainer's rule allows one.
+            seed: in place of the trial's own.
 
         Raises:
             Exception: whatever goes wrong; ``OdeframeError`` where a loss or a gradient is not finite, or no
                 parameter has moved.
         """
-        torch.manual_seed(self.seed)
+        torch.manual_seed(self.seed if seed is None else seed)
         data_word, data = self._loaded(words["data"])
         parts = {kind: _small(kind, choice) for kind, choice in words.items() if kind != "data"}
         module = FlowModule(specification(data).to_dict(), data=data_word, **parts)
@@ -91,6 +93,28 @@ class Trial:
             bare = module.automatic_optimization and not lightning
             losses = _loop(module, data) if bare else _fit(module, data)
         _check(module, before, losses)
+
+    def train(self, words: Mapping[str, Any], lightning: bool = False) -> list[str]:
+        """As :meth:`run`, with other weights where a solve says that it failed of those that were drawn.
+
+        An implicit step need not have a solution, and values may overflow, for weights as they are drawn.
+
+        Returns:
+            the reasons of the tries that failed, at most two.
+
+        Raises:
+            Exception: as :meth:`run`; ``SolveFailed`` where none of three draws trains.
+        """
+        said: list[str] = []
+        for seed in range(self.seed, self.seed + DRAWS):
+            try:
+                self.run(words, lightning, seed)
+                break
+            except SolveFailed as error:
+                said.append(f"with the weights of seed {seed}: {error}")
+                if len(said) == DRAWS:
+                    raise
+        return said
 
     def _loaded(self, choice: Any) -> tuple[Word, pl.LightningDataModule]:
         key = repr(choice)

@@ -147,16 +147,19 @@ def _try(asked: _Asked) -> int:
     for part, reason in left_out.items():
         print(f"left out, {part}: {reason}", flush=True)
     print(f"{len(tried)} combinations, seed {seed}", flush=True)
-    trial, failed = Trial(seed), 0
+    trial, failed, again = Trial(seed), 0, 0
     for index, indices in enumerate(tried, start=1):
         words = matrix.words(indices)
         try:
             with quiet_lightning():
-                trial.run(words)
+                said = trial.train(words)
+            again += bool(said)
+            for reason in said:
+                print(f"tried again: {one_line(words)}: {reason}", flush=True)
         except Exception as error:
             failed += 1
             print(f"failed: {one_line(words)}: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
         if index % 10 == 0:
             print(f"{index} of {len(tried)} tried, {failed} failed", flush=True)
-    print(f"{len(tried)} combinations tried, {failed} failed (seed {seed})")
+    print(f"{len(tried)} combinations tried, {failed} failed, {again} trained with other weights only (seed {seed})")
     return 1 if failed else 0
