@@ -1,4 +1,4 @@
-# make setup | demo | test | test-slow | test-matrix | test-browser | test-gpu | lint | types | docs | clean
+# make setup | demo | test | test-slow | test-matrix | test-browser | test-gpu | soak | lint | types | docs | clean
 # PYTHON=python3.12 make setup   chooses the interpreter (3.11 or newer) of a new .venv; `make clean` removes the old one.
 PYTHON ?= python3
 JOBS ?= 2
@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-matrix test-browser test-gpu lint types docs clean
+.PHONY: help setup demo test test-slow test-matrix test-browser test-gpu soak lint types docs clean
 
 help:
 	@sed -n 's/^# \(make setup.*\)/\1/p' Makefile
@@ -49,6 +49,11 @@ test-browser: setup
 
 test-gpu: setup
 	$(PYTEST) -m gpu
+
+# Small fits one after another in one process for MINUTES, which must not grow.
+MINUTES ?= 20
+soak: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 lint: setup
 	$(BIN)/ruff check .

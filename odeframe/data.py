@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from odeframe.errors import DataError, InvalidOption
+from odeframe.sampler import ResumableLoader, ShuffledShare, WholeShare, batch_size_of_shares
 from odeframe.specification import DataSpec
 
 SPLITS = ("train", "val", "test")
@@ -32,6 +34,7 @@ class DataModule(pl.LightningDataModule, ABC):
             raise InvalidOption(f"data option num_workers: got {num_workers}, expected 0 or more")
         self.batch_size, self.num_workers = batch_size, num_workers
         self._sets: dict[str, Dataset] = {}
+        self._order: int | None = None  # the seed of a fit's order
 
     @property
     def spec(self) -> DataSpec:
@@ -64,30 +67,76 @@ class DataModule(pl.LightningDataModule, ABC):
         self.setup()
         return self._sets[split]
 
-    def _loader(self, split: str, shuffle: bool) -> DataLoader:
-        return DataLoader(
-            self.dataset(split),
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
+    def teardown(self, stage: str) -> None:
+        """Leaves the next fit to an order of its own."""
+        self._order = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seed of the order, for checkpoints."""
+        return {} if self._order is None else {"order": self._order}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the order of the fit that goes on."""
+        self._order = state_dict.get("order")
+
+    def _loader(self, split: str) -> DataLoader:
+        """Batches in order; on several ranks every sample is on one of them, so that metrics are exact."""
+        dataset, (ranks, rank) = self.dataset(split), self._ranks()
+        size = self.batch_size
+        if ranks > 1:
+            size = batch_size_of_shares(len(dataset), size, ranks)  # type: ignore[arg-type]
+        sampler = WholeShare(len(dataset), ranks, rank) if ranks > 1 else None  # type: ignore[arg-type]
+        return DataLoader(dataset, batch_size=size, sampler=sampler, **self._workers())
+
+    def _workers(self) -> dict[str, Any]:
+        return {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+
+    def _ranks(self) -> tuple[int, int]:
+        """Over how many ranks the data are shared out, and which this is."""
+        trainer = self.trainer
+        if trainer is None or not trainer._accelerator_connector.use_distributed_sampler:
+            return 1, 0
+        kwargs = trainer.distributed_sampler_kwargs
+        return (1, 0) if kwargs is None else (kwargs["num_replicas"], kwargs["rank"])
+
+    def _place(self) -> tuple[int, int]:
+        """The epoch that is about to be trained on, and how many of its batches have been already."""
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return 0, 0
+        loop = self.trainer.fit_loop
+        epochs: Any = loop.epoch_progress.current
+        batches = loop.epoch_loop.batch_progress
+        within = loop.restarting and epochs.started > epochs.processed
+        if within and batches.is_last_batch:  # saved by the validation behind it
+            return epochs.processed + 1, 0
+        return epochs.processed, batches.current.ready if within else 0
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled batches of the training set."""
-        return self._loader("train", shuffle=True)
+        """Shuffled batches of the training set, the order a function of a seed, drawn here, and the epoch."""
+        dataset, (ranks, rank), (epoch, batches) = self.dataset("train"), self._ranks(), self._place()
+        seed = int(torch.randint(2**62, ())) if self._order is None else self._order
+        if self.trainer is not None:
+            seed = self._order = int(self.trainer.strategy.broadcast(seed))
+        order = ShuffledShare(len(dataset), seed, ranks, rank, batches * self.batch_size)  # type: ignore[arg-type]
+        order.set_epoch(epoch)
+        return ResumableLoader(dataset, batch_size=self.batch_size, sampler=order, **self._workers())
 
     def val_dataloader(self) -> DataLoader:
         """Batches of the validation set in order."""
-        return self._loader("val", shuffle=False)
+        return self._loader("val")
 
     def test_dataloader(self) -> DataLoader:
         """Batches of the test set in order."""
-        return self._loader("test", shuffle=False)
+        return self._loader("test")
+
+    @property
+    def predict_names(self) -> tuple[str, ...]:
+        """What the samples of the predict set are called, as the files that they come from; by default nothing."""
+        return ()
 
     def predict_dataloader(self) -> DataLoader:
         """Batches of the test set in order."""
-        return self._loader("test", shuffle=False)
+        return self._loader("test")
 
 
 def specification(data: object) -> DataSpec:

@@ -78,9 +78,25 @@ class Flow(nn.Module):
         else:  # its coefficients belong to the control: not a child of the flow as well
             object.__setattr__(self, "solver", built)
         self._takes_drive = takes_keyword(module, "drive")
+        #: counts of the last solve, or of the step maps that were made last
         self.stats = Stats()
+        self._counts: list[Stats] | None = None
         #: of the next draws in training; None takes torch's generator
         self.noise_seed: int | None = None
+
+    def count(self, on: bool = True) -> None:
+        """Begins to keep the counts of everything from here on for :meth:`counted`, or ends it."""
+        self._counts = [] if on else None
+
+    def counted(self) -> Stats:
+        """The counts since :meth:`count`, summed; without it those of the last solve."""
+        return self.stats if self._counts is None else sum(self._counts, Stats())
+
+    def _counting(self, stats: Stats) -> Stats:
+        self.stats = stats
+        if self._counts is not None:
+            self._counts.append(stats)
+        return stats
 
     @property
     def dynamics(self) -> nn.Module:
@@ -128,7 +144,7 @@ class Flow(nn.Module):
             stop = stop.of(lambda z: packed.unpack(z)[0]) if isinstance(stop, Event) else packed.stop_rule(stop)
         with matching(x0, lambda: (*self.parameters(), *getattr(field.drive, "tensors", ()))):
             solution = self.gradient.solve(self.solver, packed, start, times, stop)
-        self.stats = solution.stats
+        self._counting(solution.stats)
         if isinstance(packed, PackedField):
             states, costs = packed.unpack(solution.states)
             solution.states = states
@@ -149,7 +165,7 @@ class Flow(nn.Module):
         self.field(as_drive(drive), noise)
         times = self.times(None)
         grid = self.solver.grid(FlowField(self.control, as_drive(drive)), times)
-        frame = Frame(self, grid, as_drive(drive), noise, carried)
+        frame = Frame(self, grid, self._counting(Stats()), as_drive(drive), noise, carried)
         return [InitStep(frame, 0), *(SolverStep(frame, k) for k in range(len(grid.spacing)))]
 
     def times(self, times: Any) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from odeframe.agreement import Deferred, SettlesFailures, check_finite_loss, together
 from odeframe.assembly import assemble, plain
 from odeframe.checkpoint import CHECKPOINT_KEY, load_weights, read_checkpoint
 from odeframe.compatibility import traits_of
@@ -32,7 +33,7 @@ SCHEDULES = ("cosine", "constant")
 COUNTS = ("nfe", "nfe_backward", "accepted", "rejected")
 
 
-class FlowModule(OffersTaskMethods, pl.LightningModule):
+class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
     """A network composed from words, as any Lightning ``Trainer`` takes it.
 
     Args:
@@ -101,7 +102,7 @@ class FlowModule(OffersTaskMethods, pl.LightningModule):
         if isinstance(recorded, dict):
             self._provenance.append(provenance("data", recorded["name"], _options(recorded)))
         self.automatic_optimization = self.rule.automatic_optimization
-        self._rule_word, self._noise = made.words["trainer"], FitNoise()
+        self._rule_word, self._noise, self.unsettled = made.words["trainer"], FitNoise(), Deferred()
         self._choose_optimizer(optimizer, {"lr": learning_rate, **(optimizer_options or {})}, schedule)
         #: what the command line's --optimizer and --lr_scheduler said, as plain data for checkpoints
         self.optimisation: dict[str, Any] = {}
@@ -170,8 +171,9 @@ class FlowModule(OffersTaskMethods, pl.LightningModule):
             Incompatible: the message names the option.
         """
         if self.trainer.state.fn == "fit":
-            name = str(self._rule_word)
-            check_support(name, self.automatic_optimization, traits_of("trainer", self._rule_word), self.trainer)
+            name, traits = str(self._rule_word), traits_of("trainer", self._rule_word)
+            gradients = [flow.gradient for flow in self.network.flows]
+            check_support(name, self.automatic_optimization, traits, self.trainer, gradients)
         return []
 
     def setup(self, stage: str) -> None:
@@ -180,27 +182,31 @@ class FlowModule(OffersTaskMethods, pl.LightningModule):
             self.rule.setup(self)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """One batch, by the trainer's rule."""
-        loss = self.rule.training_step(self, batch)
-        self._size = len(self.task.split(batch)[0])
+        """One batch, by the trainer's rule; a failed solve, or a loss that is no number, stops all ranks at once."""
+        self.network.count()
+        with together():
+            self._size = _at_least_one(len(self.task.split(batch)[0]))
+            loss = self.rule.training_step(self, batch)
+            check_finite_loss(loss)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=self._size, sync_dist=True)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Projects the controls, and logs what the batch cost, now that the backward pass has been counted too."""
+        """Projects the controls, and logs what the batch cost in all its passes, forward and backward."""
         for flow in self.network.flows:
             flow.control.project()
-        stats = self.network.stats
+        stats = self.network.counted()
+        self.network.count(False)
         counts = {f"train_{name}": float(getattr(stats, name)) for name in COUNTS}
         self.log_dict(counts, on_step=False, on_epoch=True, batch_size=self._size, sync_dist=True)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Loss and metrics of a validation batch."""
-        self._evaluate("val", batch)
+        self.unsettled.run(self._evaluate, "val", batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Loss and metrics of a test batch."""
-        self._evaluate("test", batch)
+        self.unsettled.run(self._evaluate, "test", batch)
 
     def _evaluate(self, stage: str, batch: Any) -> None:
         metrics: Any = self.evaluation_metrics[f"{stage}_metrics"]
@@ -214,7 +220,8 @@ class FlowModule(OffersTaskMethods, pl.LightningModule):
             **{f"{stage}_{n}": float(getattr(stats, n)) for n in COUNTS if n != "nfe_backward"},
             **{f"{stage}_{n}": value for n, value in self.rule.evaluate(self, batch).items()},
         }
-        self.log_dict(values, batch_size=size, sync_dist=True)
+        weight = size * self.trainer.world_size  # Lightning divides the sum over ranks, a whole number, and rounds it
+        self.log_dict(values, batch_size=weight, sync_dist=True)
         self.log_dict(metrics, prog_bar=stage == "val", batch_size=size)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
@@ -292,3 +299,9 @@ class FlowModule(OffersTaskMethods, pl.LightningModule):
 
 def _options(choice: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in choice.items() if key != "name"}
+
+
+def _at_least_one(size: int) -> int:
+    if not size:
+        raise InvalidOption("got a training batch without samples, expected at least one; leave empty batches out")
+    return size

@@ -62,10 +62,16 @@ class Network(nn.Module):
     @property
     def stats(self) -> Stats:
         """Counts of the last pass, summed over the flows."""
-        total = Stats()
+        return sum((flow.stats for flow in self.flows), Stats())
+
+    def count(self, on: bool = True) -> None:
+        """Begins to keep the counts of everything from here on for :meth:`counted`, or ends it."""
         for flow in self.flows:
-            total = total + flow.stats
-        return total
+            flow.count(on)
+
+    def counted(self) -> Stats:
+        """The counts since :meth:`count`, summed over passes and flows; without it those of the last pass."""
+        return sum((flow.counted() for flow in self.flows), Stats())
 
     def forward(self, x: Tensor) -> Tensor:
         """The output, ``(batch, *output)``."""

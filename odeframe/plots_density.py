@@ -12,12 +12,14 @@ from torch import Tensor
 from odeframe.network import Network
 from odeframe.plots import panel_grid
 
-__all__ = ["density_on_grid", "density_picture"]
+__all__ = ["density_on_grid", "density_picture", "image_picture"]
 
 POINTS = 100
 """Nodes of the grid, along each axis."""
 SHOWN = 2000
 """Samples drawn."""
+IMAGES = 8
+"""Images along each side of a square of them."""
 STAGES = 4
 """Times, from the base to the data."""
 
@@ -64,3 +66,30 @@ def density_picture(task: Any, network: Network, x: Tensor) -> Figure:
     for panel in panels[:1] + panels[2:]:
         panel.set(xlim=limits[:2], ylim=limits[2:])
     return figure
+
+
+def image_picture(task: Any, network: Network, x: Tensor) -> Figure:
+    """A square of images of the data, and one of samples, in one scale of grey levels or colours.
+
+    Args:
+        task: a density.
+        network: what it is put to.
+        x: data ``(batch, channels, height, width)``, of one channel or three.
+    """
+    figure, panels = panel_grid(2, 4.0)
+    low, high = float(x.min()), float(x.max())
+    shown = {"data": x[: IMAGES**2], "samples": task.sample(network, IMAGES**2)}
+    for panel, (title, images) in zip(panels, shown.items(), strict=True):
+        panel.imshow(_tiled(((images - low) / (high - low)).clamp(0, 1)), cmap="gray", vmin=0, vmax=1)
+        panel.set_title(title)
+        panel.set_axis_off()
+    return figure
+
+
+def _tiled(images: Tensor) -> np.ndarray:
+    """``(n, channels, height, width)`` as one image of ``IMAGES`` by ``IMAGES``, white where there are fewer."""
+    n, channels, height, width = images.shape
+    whole = images.new_ones(IMAGES**2, channels, height, width)
+    whole[:n] = images
+    rows = whole.reshape(IMAGES, IMAGES, channels, height, width).permute(0, 3, 1, 4, 2)
+    return rows.reshape(IMAGES * height, IMAGES * width, channels).squeeze(2).cpu().numpy()

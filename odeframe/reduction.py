@@ -8,16 +8,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from odeframe.agreement import agree, several
 from odeframe.errors import InvalidOption
 
 
 def average(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The mean over ranks of each tensor, by one message; the tensors themselves on a single process.
 
-    Every rank must call it with the same shapes in the same order.
+    Every rank must call it with the same shapes in the same order.  Before it goes the small message by which a rank
+    tells that it has failed (:func:`odeframe.agreement.agree`), so that none waits for numbers that never come.
+
+    Raises:
+        OdeframeError: another rank has failed.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1 or not tensors:
+    if not several() or not tensors:
         return list(tensors)
+    agree()
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     dist.all_reduce(flat)  # a sum: gloo has no mean
     flat /= dist.get_world_size()

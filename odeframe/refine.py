@@ -118,7 +118,7 @@ class Refine(Callback):
     ) -> None:
         """Counts the layers that were evaluated."""
         assert isinstance(pl_module, FlowModule)
-        self.evaluations += pl_module.network.stats.nfe
+        self.evaluations += pl_module.network.counted().nfe
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Logs the count."""

@@ -12,6 +12,7 @@ from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy
 from torch import Tensor, nn
 
 from odeframe import plugins
+from odeframe.agreement import missing_ranks, several
 from odeframe.errors import InvalidOption, OdeframeError
 
 __all__ = ["ReplicaGuard", "checksum"]
@@ -29,7 +30,8 @@ class ReplicaGuard(Callback):
     Plugins, and the names and shapes of parameters, are compared before the model is distributed; values at the start,
     at the end of every epoch, and every few batches where asked. On one process it does nothing. Values are compared
     where ranks hold whole copies (DDP), not where they hold shards. It stands before callbacks that reduce metrics on
-    rank 0 alone, a progress bar for one, since all ranks must come to a comparison in the same order.
+    rank 0 alone, a progress bar for one, since all ranks must come to a comparison in the same order.  Where a message
+    between ranks never comes, it adds to the error which of them do not answer.
 
     Args:
         every_n_batches: compare after so many batches too; by default at the end of epochs alone.
@@ -65,6 +67,16 @@ class ReplicaGuard(Callback):
         """Compares at the end of every epoch."""
         self._compare(trainer, pl_module, f"after epoch {trainer.current_epoch + 1}")
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Has the error of a message that never came say which ranks do not answer."""
+        missing = missing_ranks(exception)
+        if missing:
+            names = ", ".join(map(str, missing))
+            exception.add_note(
+                f"rank {names} of {dist.get_world_size()} does not answer: it was killed, its machine is gone, or it "
+                "hangs; go on from the last checkpoint by odeframe fit --resume auto"
+            )
+
     @staticmethod
     def _compare(trainer: pl.Trainer, module: nn.Module, when: str) -> None:
         if (
@@ -73,11 +85,6 @@ class ReplicaGuard(Callback):
             and not isinstance(trainer.strategy, DeepSpeedStrategy)
         ):
             compare_values(module, when)
-
-
-def several() -> bool:
-    """Whether this process is one of several ranks."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def compare_plugins() -> None:

@@ -17,7 +17,8 @@ from pytorch_lightning.utilities import move_data_to_device, rank_zero_only
 
 from odeframe.callbacks import best_and_last
 from odeframe.checkpoint import check_data, load_weights, read_checkpoint
-from odeframe.data import specification
+from odeframe.checkpoint_files import with_whole_files
+from odeframe.data import DataModule, specification
 from odeframe.errors import CheckpointError, InvalidOption, OdeframeError
 from odeframe.module import FlowModule
 from odeframe.replica_guard import ReplicaGuard
@@ -25,6 +26,10 @@ from odeframe.task import Task
 
 EPOCHS = 10
 """How long a fit is where nothing says so; Lightning's own default is a thousand epochs."""
+
+
+class NothingLeft(InvalidOption):
+    """A checkpoint has been trained as long as the options of the trainer say."""
 
 
 class Run:
@@ -64,7 +69,7 @@ class Run:
 
         Raises:
             CheckpointError: the checkpoint cannot be read, or belongs to other parts or data.
-            InvalidOption: the checkpoint has been trained as long as the options say already.
+            NothingLeft: the checkpoint has been trained as long as the options say already.
         """
         return self.fit_with(pl.Trainer(**trainer_options(self.module, self.data, self.output, options)), ckpt_path)
 
@@ -78,7 +83,7 @@ class Run:
         weights_only = None if ckpt_path is None else True
         trainer.fit(self.module, datamodule=self.data, ckpt_path=ckpt_path, weights_only=weights_only)
         if ckpt_path is not None and trainer.global_step == start:
-            raise InvalidOption(
+            raise NothingLeft(
                 f"checkpoint {ckpt_path}: has had {start} steps, and max_epochs={trainer.max_epochs}, "
                 f"max_steps={trainer.max_steps} leave nothing to do; give the trainer more of them"
             )
@@ -112,7 +117,7 @@ class Run:
         return dict(found)
 
     def predict(self, **options: Any) -> Path:
-        """Predicts the data's predict set and writes ``predictions.csv``; returns its path.
+        """Predicts the data's predict set and writes ``predictions.csv``, or what the task writes; returns its path.
 
         Raises:
             InvalidOption: the trainer has several processes, each of which would see a share of the data.
@@ -123,8 +128,10 @@ class Run:
                 f"predict: got {trainer.world_size} processes, expected one, so that the rows of predictions.csv are "
                 "those of the data; write devices: 1"
             )
-        batches = trainer.predict(self.module, datamodule=self.data)
-        return write_predictions(self.output / "predictions.csv", batches or [])
+        batches: list[Any] = list(trainer.predict(self.module, datamodule=self.data) or [])
+        names = self.data.predict_names if isinstance(self.data, DataModule) else ()
+        written = self.module.task.write(batches, self.output, names)
+        return write_predictions(self.output / "predictions.csv", batches) if written is None else written
 
     def draw(self) -> list[Path]:
         """Writes the pictures that the task makes of a test batch to ``figures/``; their paths, none where it has none.
@@ -190,6 +197,7 @@ def trainer_options(
         validated = type(data).val_dataloader is not pl.LightningDataModule.val_dataloader
         validated &= chosen.get("limit_val_batches") != 0
         callbacks += best_and_last(folder / "checkpoints", *module.monitor if validated else (None, "min"))
+    chosen["plugins"] = with_whole_files(chosen.get("plugins"))
     logger = CSVLogger(str(folder), name="", version="")
     return {**own, "log_every_n_steps": 10, "logger": logger, **chosen, "callbacks": callbacks}
 

@@ -28,6 +28,8 @@ class DataSpec:
             is no such limit, or it is not known.
         dynamics: the word of the dynamics that the samples are initial states of, for architectures that take it.
         interval: time from one observation to the next, where the targets are states at several times.
+        likelihood: the word of ``p(observation | state)`` (``odeframe.likelihoods``), for data to be filtered.
+        quantum: one grey level in the unit of the inputs, where they are counts that uniform noise has made continuous.
     """
 
     name: str
@@ -42,6 +44,8 @@ class DataSpec:
     input_range: tuple[float, float] | None = None
     dynamics: str | Mapping[str, Any] | None = None
     interval: float | None = None
+    likelihood: str | Mapping[str, Any] | None = None
+    quantum: float | None = None
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
@@ -52,6 +56,8 @@ class DataSpec:
             )
         if self.input_range is not None and not self.input_range[0] < self.input_range[1]:
             raise InvalidOption(f"DataSpec of {self.name!r}, input_range: got {self.input_range}, expected (low, high)")
+        if self.quantum is not None and not self.quantum > 0:
+            raise InvalidOption(f"DataSpec of {self.name!r}, quantum: got {self.quantum}, expected > 0 or None")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for hyper-parameters: lists, numbers and strings alone."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from odeframe.flow import Flow
     from odeframe.grid import Grid
     from odeframe.noise import Noise
+    from odeframe.solution import Stats
 
 State = tuple[Tensor, ...]
 
@@ -84,6 +85,7 @@ class Frame:
 
     flow: Flow
     grid: Grid
+    stats: Stats
     drive: Drive | None = None
     noise: Noise | None = None
     carried: int = 0
@@ -115,8 +117,9 @@ class FlowStep(StepMap):
         """The law of the step, its drive made from the context in ``z``."""
         frame = self.frame
         drive = None if frame.drive is None else frame.drive.replace(context)
-        field = frame.flow.packed(frame.flow.field(drive, frame.noise), x)
-        return field.on(self.t, self.t_next, self.k)
+        field = frame.flow.field(drive, frame.noise)
+        field.stats = frame.stats
+        return frame.flow.packed(field, x).on(self.t, self.t_next, self.k)
 
 
 class InitStep(FlowStep):
@@ -150,17 +153,28 @@ class SolverStep(FlowStep):
         """``z_{k+1}``."""
         x, flow = z[0], self.frame.flow
         memory, costs, context, carried = self.frame.split(z[1:])
-        law = self.law(x, context)
-        stepper, packed = law.stepper(flow.solver), _join(x, costs)
+        stats, law = self.frame.stats, self.law(x, context)
+        before, stepper, packed = stats.nfe, law.stepper(flow.solver), _join(x, costs)
         if self.restart:
             memory = stepper.init(law, self.t, packed)
         packed, memory = stepper.step(law, self.t, self.dt, packed, memory)
+        _count_derivatives(packed, stats, stats.nfe - before)
         if costs:
             size = packed.shape[1] - costs[0].shape[1]
             packed, costs = packed[:, :size].reshape(packed.shape[0], *x.shape[1:]), (packed[:, size:],)
         if self.last:
             return (packed, *(flow.weighted(q) for q in costs), *carried)
         return (packed, *memory, *costs, *context, *carried)
+
+
+def _count_derivatives(x: Tensor, stats: Stats, evaluations: int) -> None:
+    """Counts one derivative for each evaluation, whenever a gradient comes back through ``x``."""
+
+    def count(gradient: Tensor) -> None:
+        stats.nfe_backward += evaluations
+
+    if x.requires_grad and not torch._C._are_functorch_transforms_active():
+        x.register_hook(count)
 
 
 def _join(x: Tensor, costs: State) -> Tensor:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from odeframe.errors import Incompatible
+from odeframe.gradient import Gradient
 
 SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
-"""Strategies that cut parameters into shards, which no step map and no functional control can bind."""
+"""Strategies that cut parameters into shards: a rule that reads them outside the forward pass would see pieces."""
 
 
-def check_support(name: str, automatic: bool, traits: Collection[str], trainer: Any) -> None:
+def check_support(
+    name: str, automatic: bool, traits: Collection[str], trainer: Any, gradients: Iterable[Gradient] = ()
+) -> None:
     """Refuses options of a Lightning ``Trainer`` that a control trainer does not support.
 
     Args:
@@ -19,12 +22,16 @@ def check_support(name: str, automatic: bool, traits: Collection[str], trainer: 
         automatic: whether Lightning differentiates and steps; it then accumulates, clips and scales by itself.
         traits: what the control trainer says of itself; ``ddp``, ``mixed_precision`` and ``sharded`` count.
         trainer: the Lightning trainer.
+        gradients: of the flows; those that evaluate the field again in the backward pass bind parameters themselves.
 
     Raises:
         Incompatible: names the option, and what to write instead.
     """
-    if type(trainer.strategy).__name__ in SHARDED and "sharded" not in traits:
-        raise Incompatible(f"{name} does not train shards of parameters: write trainer.strategy: ddp")
+    if type(trainer.strategy).__name__ in SHARDED:
+        whole = [type(each).__name__ for each in gradients if "sharded" not in each.traits]
+        if "sharded" not in traits or whole:
+            what = name if "sharded" not in traits else f"gradient {whole[0]}"
+            raise Incompatible(f"{what} does not train shards of parameters: write trainer.strategy: ddp")
     if automatic:
         return
     if trainer.world_size > 1 and "ddp" not in traits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
@@ -62,3 +63,13 @@ class Task(ABC):
     def predict(self, output: Tensor, spec: DataSpec) -> dict[str, Tensor]:
         """What ``predict`` writes for a batch of outputs: named tensors with a leading batch dimension."""
         return {"output": output}
+
+    def write(self, predictions: Sequence[Mapping[str, Tensor]], folder: Path, names: Sequence[str]) -> Path | None:
+        """Writes predictions as files of their own, and returns where; ``None`` where they are rows of a table.
+
+        Args:
+            predictions: by batch, what :meth:`predict` gave.
+            folder: of the run.
+            names: what the data call the samples, in order; empty where they have no names.
+        """
+        return None

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports from its own row and the rows above it. A package (testing) stands for all of its modules.
 LAYERS = (
     ("errors",),
+    ("agreement", "sampler"),
     ("options", "hookspecs", "discovery", "plugins", "component", "registry", "specification", "stated"),
     ("compatibility", "matrix", "covering"),
     (
@@ -30,6 +31,8 @@ LAYERS = (
         "costs",
         "jacobian_costs",
         "cost_words",
+        "likelihoods",
+        "particle_filters",
     ),
     (
         "walk",
@@ -46,7 +49,7 @@ LAYERS = (
         "stepsize",
     ),
     ("stepmap", "initial_value", "flow"),
-    ("network",),
+    ("network", "stopping"),
     (
         "trainer",
         "task",
@@ -59,7 +62,7 @@ LAYERS = (
         "attacks",
         "pontryagin",
     ),
-    ("optimizers", "fit_noise", "checkpoint", "module", "data", "callbacks", "replica_guard", "refine", "robustness"),
+    ("optimizers", "fit_noise", "checkpoint", "checkpoint_files", "module", "data", "callbacks", "replica_guard", "refine", "robustness"),
     ("composition", "run", "packing", "trial"),
     (
         "plots",
@@ -88,7 +91,7 @@ ONLY_IN = {
             *(f"odeframe.{name}" for name in ("module", "data", "callbacks", "refine", "run", "comparison", "demo")),
             *(
                 f"odeframe.{name}"
-                for name in ("cli.lightning", "cli.run", "monitor", "replica_guard", "robustness", "trial")
+                for name in ("checkpoint_files", "cli.lightning", "cli.run", "monitor", "replica_guard", "robustness", "trial")
             ),
             "odeframe.testing",
             "odeframe_plugins.data",

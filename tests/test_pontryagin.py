@@ -9,6 +9,7 @@ from torch import nn
 
 import odeframe
 from odeframe import Flow, Network
+from odeframe.compatibility import traits_of
 from odeframe.component import components
 from odeframe.costs import KineticEnergy, RunningCost
 from odeframe.drive import ConstantDrive
@@ -33,13 +34,15 @@ EXAMPLES = {part.name: dict(part.part.example) for part in components("solver")}
 
 
 QUICK = ("euler", "rk4", "ab2")
+SWEPT = odeframe.compatible("architecture", trainer="msa")
 SINGULAR = {("controlled_system", "implicit_euler")}  # I - h A has no inverse at the step of 1 that the tests take
 
 
 def spec_of(architecture, data):
     """A small one where the data leave the shapes open, else that of the data themselves."""
     if data in SPECS:
-        return SPECS[data]
+        shape = SPECS[data].input_shape
+        return NetworkSpec(shape, shape) if "density" in traits_of("architecture", architecture) else SPECS[data]
     module = odeframe.compose(architecture, data=data).module
     return module.spec.network(module.task.output_shape(module.spec))
 
@@ -128,7 +131,7 @@ def naming(case):
         raise
 
 
-@pytest.mark.parametrize("architecture", odeframe.available("architecture"))
+@pytest.mark.parametrize("architecture", SWEPT)
 def test_identity_for_every_architecture(architecture):
     """``p_k = -dJ/dz_k`` and ``dH_k/du = -dJ/du_k`` with a running cost, stem, transitions and head included."""
     data = kinds_of_data(architecture)[0]
@@ -137,7 +140,7 @@ def test_identity_for_every_architecture(architecture):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("architecture", odeframe.available("architecture"))
+@pytest.mark.parametrize("architecture", SWEPT)
 def test_identity_for_every_architecture_and_step_solver(architecture):
     """The same for every registered step solver, on the first kind of data that it takes; on images for some."""
     found = kinds_of_data(architecture)
@@ -332,3 +335,18 @@ class TestMonitor:
     def test_a_picture_of_nothing_is_refused(self):
         with pytest.raises(DataError, match="0 residuals and 1 costates"):
             along_depth({}, [], [1.0])
+
+
+def test_counts_of_a_batch_are_those_of_all_its_passes():
+    """A sweep through step maps, an inner maximisation and attacks are counted like solves, and derivatives with them."""
+    counted = {}
+    for name in ("gradient", "emsa", "free", "ddp_feedback"):
+        spec = DataSpec("small", (3,), "value", None, (2,), "regression")
+        module = FlowModule(spec.to_dict(), {"name": "resnet", "width": 4}, trainer=name).double()
+        trainer = pl.Trainer(max_steps=1, devices=1, **QUIET)
+        trainer.fit(module, datamodule=SmallData())
+        counted[name] = [float(trainer.callback_metrics[f"train_nfe{which}"]) for which in ("", "_backward")]
+    layers = counted["gradient"][0]
+    assert counted["gradient"] == [layers, layers] and layers > 0
+    assert counted["free"] == [8 * layers, 8 * layers], "its default m"
+    assert counted["ddp_feedback"][0] > layers and min(counted["emsa"]) > layers

@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _tell("interrupted", 128 + signal.SIGINT, debug) if interrupted else _status(end)
     except Exception as error:
         hint = "" if debug else " (--debug shows the traceback)"
-        return _tell(f"{type(error).__name__}: {one_line(error)}{hint}", FAILED, debug)
+        notes = "".join(f"; {each}" for each in getattr(error, "__notes__", ()))
+        return _tell(f"{type(error).__name__}: {one_line(error)}{notes}{hint}", FAILED, debug)
 
 
 def _tell(text: str, status: int, debug: bool) -> int:

@@ -36,6 +36,7 @@ The rest:
   --config FILE         a configuration in YAML; several are laid over each other, arguments over them all
   --print_config        prints the whole configuration, which --config takes, and runs nothing
   --ckpt_path FILE      {ckpt_path}
+  --resume auto         fit: goes on from the last complete checkpoint in the folder of --output, or from the start
   --output DIR          where results go; default runs/<date>-<architecture>
   --seed_everything N   default 0
   --trainer.OPTION=X    any option of Lightning's Trainer: max_epochs, accelerator, devices, strategy, precision,
@@ -54,6 +55,7 @@ EXAMPLES = {
         "--model.architecture=resnet --model.architecture.width=32 --model.solver=rk4 --data=digits",
         "--data=csv --data.path=houses.csv --data.target=price --trainer.max_epochs=50",
         "--ckpt_path runs/first/checkpoints/last.ckpt --trainer.max_epochs=40",
+        "--resume auto --output runs/first",
     ),
     "validate": ("--ckpt_path runs/first/checkpoints/best.ckpt",),
     "test": (

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from odeframe.callbacks import Interrupted
 from odeframe.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from odeframe.checkpoint_files import last_complete
 from odeframe.cli.console import metrics_table, quiet_lightning, say
 from odeframe.cli.lightning import CommandLine, bar_or_lines, check_trainer_options, input_errors
 from odeframe.cli.sources import LIGHTNING, MODEL_KEYS, SETTINGS, Arguments, read_config
@@ -24,7 +25,7 @@ from odeframe.data import specification
 from odeframe.errors import InvalidOption
 from odeframe.module import LEARNING_RATE, FlowModule
 from odeframe.registry import word
-from odeframe.run import Run, output_folder
+from odeframe.run import NothingLeft, Run, output_folder
 
 __all__ = ["run_command"]
 
@@ -43,7 +44,7 @@ def _run(command: str, arguments: Arguments) -> int:
     sources = [read_config(path) for path in arguments.configs]
     settings: dict[str, Any] = {key: each.values[key] for each in sources for key in SETTINGS if key in each.values}
     settings |= arguments.settings
-    path = _text("ckpt_path", settings.get("ckpt_path"))
+    path, resuming = _starting_point(command, settings), settings.get("resume") is not None
     checkpoint = None if path is None else read_checkpoint(path)
     options = [(n, s.where(f"trainer.{n}")) for s in sources for n in s.values.get("trainer") or {}]
     check_trainer_options([*options, *_trainer_arguments(arguments)])
@@ -78,7 +79,35 @@ def _run(command: str, arguments: Arguments) -> int:
         (line.run.output / "config.yaml").write_text(line.config_file(), "utf-8")
     if main and not quiet:
         say(header(line.run))
-    return _fit(line, path) if command == "fit" else _evaluate(command, line, path)
+    if command != "fit":
+        return _evaluate(command, line, path)
+    try:
+        return _fit(line, path)
+    except NothingLeft as done:
+        if not resuming:
+            raise
+        if main:
+            say(f"nothing left to do: {done}")
+        return 0
+
+
+def _starting_point(command: str, settings: Mapping[str, Any]) -> str | None:
+    """The checkpoint that was named, or with ``resume: auto`` the last complete one of the run's folder, if any."""
+    path, resume = _text("ckpt_path", settings.get("ckpt_path")), settings.get("resume")
+    if resume is None:
+        return path
+    output = _text("output", settings.get("output"))
+    if resume != "auto":
+        raise InvalidOption(f"resume: got {resume!r}, expected 'auto'; a certain checkpoint is --ckpt_path FILE")
+    if command != "fit" or path is not None or output is None:
+        raise InvalidOption(
+            "resume: auto looks in the folder of --output for the checkpoint that fit goes on from: write odeframe fit "
+            "--resume auto --output DIR, and no --ckpt_path"
+        )
+    found = last_complete(Path(output) / "checkpoints")
+    if is_main():
+        say(f"no complete checkpoint in {output}: from the start" if found is None else f"going on from {found}")
+    return None if found is None else str(found)
 
 
 def is_main() -> bool:
@@ -231,7 +260,9 @@ def _make_room(folder: Path, ckpt_path: str | None) -> None:
 
 def _evaluate(command: str, line: CommandLine, ckpt_path: str | None) -> int:
     run, run.trainer = line.run, line.trainer
-    if ckpt_path is None:
+    architecture = run.module.hparams["architecture"]
+    pretrained = isinstance(architecture, Mapping) and architecture.get("pretrained", False)
+    if ckpt_path is None and not pretrained:
         warnings.warn(f"no --ckpt_path: {command} sees weights that are not trained", stacklevel=2)
     with input_errors():
         if command == "predict":

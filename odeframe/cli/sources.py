@@ -25,7 +25,7 @@ MODEL_KEYS = (*(kind for kind in KINDS if kind != "data"), "costs", "refined", *
 LIGHTNING = ("trainer", "optimizer", "lr_scheduler", "seed_everything")
 """The keys that Lightning's own parser reads."""
 
-SETTINGS = ("output", "ckpt_path")
+SETTINGS = ("output", "ckpt_path", "resume")
 FLAGS = ("print_config", "quiet", "debug", "help", "version")
 _KEYS = ("model", "data", *LIGHTNING, *SETTINGS)
 
@@ -63,7 +63,7 @@ class Arguments:
         configs: configuration files in order.
         words: below ``model`` and ``data``, in order: the dotted name as a list, and the text.
         lightning: for Lightning's parser, in order: the name without dashes, and the text.
-        settings: ``output`` and ``ckpt_path``.
+        settings: those of ``SETTINGS``.
         flags: which flags are set.
     """
 

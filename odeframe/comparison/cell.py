@@ -52,7 +52,7 @@ class Watch(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *arguments: Any) -> None:
         """Counts the batch; its backward pass is over."""
-        stats = pl_module.network.stats
+        stats = pl_module.network.counted()
         self.forward, self.backward = self.forward + stats.nfe, self.backward + stats.nfe_backward
         self.batches += 1
         if math.isfinite(self._most) and not self.forward + self.backward:

@@ -102,7 +102,7 @@ PARTS = {
     ),
     "cnf": Part(
         "odeframe_plugins.architectures.cnf:CNF",
-        traits=("density",),
+        traits=("density", "one_flow"),
         needs=("data:vector", "task=density", "solver:!partitioned", "solver:!second_order"),  # one velocity
         summary="continuous normalising flow: a density by the divergence of the field",
         source="Grathwohl et al. 2019, FFJORD; Chen et al. 2018, section 4",
@@ -110,6 +110,23 @@ PARTS = {
             "scheme": "any; dopri5",
             "order": "the solver's",
             "property": "a diffeomorphism whose log-density is integrated beside the state",
+        },
+    ),
+    "cnf_image": Part(
+        "odeframe_plugins.architectures.cnf_image:CNFImage",
+        traits=("density",),
+        when={"scales=1": {"traits": ("one_flow",)}},
+        needs=(
+            *("data:image", "task=density", "solver:!partitioned", "solver:!second_order"),
+            *("dynamics:!separable", "dynamics:!halves"),  # a scale may have an odd number of channels
+            *("dynamics:!semilinear", "dynamics:!branched", "dynamics:!stochastic_dynamics"),  # part of the state rests
+        ),
+        summary="continuous normalising flow of images on several scales, half of the channels factored out at each",
+        source="Grathwohl et al. 2019, FFJORD, section 4.2; Dinh et al. 2017, Real NVP",
+        facts={
+            "scheme": "any; dopri5",
+            "order": "the solver's",
+            "property": "a diffeomorphism whose log-density is integrated beside the state; squeezes are permutations",
         },
     ),
     "augmented_neural_ode": Part(

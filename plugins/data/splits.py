@@ -112,17 +112,19 @@ def limited(name: str, rows: np.ndarray, limit: int | None) -> np.ndarray:
     return rows[:limit]
 
 
-def tensor_sets(inputs: np.ndarray, targets: np.ndarray, parts: dict[str, np.ndarray]) -> dict[str, Dataset]:
+def tensor_sets(inputs: np.ndarray, targets: np.ndarray | None, parts: dict[str, np.ndarray]) -> dict[str, Dataset]:
     """The splits as tensor data sets.
 
     Args:
         inputs: shape ``(n, *input_shape)``; becomes float32.
         targets: shape ``(n,)`` of integers, becomes int64; or ``(n, *target_shape)`` of numbers, becomes
-            float32.
+            float32; None where there are none.
         parts: row numbers by split.
     """
-    integers = np.issubdtype(targets.dtype, np.integer)
     x = torch.as_tensor(inputs, dtype=torch.float32)
+    if targets is None:
+        return {split: TensorDataset(x[rows]) for split, rows in parts.items()}
+    integers = np.issubdtype(targets.dtype, np.integer)
     y = torch.as_tensor(targets, dtype=torch.int64 if integers else torch.float32)
     return {split: TensorDataset(x[rows], y[rows]) for split, rows in parts.items()}
 

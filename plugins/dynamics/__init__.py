@@ -83,6 +83,13 @@ PARTS = {
         summary="layers gated and shifted by the time, on vectors: the field of a normalising flow",
         source="Grathwohl et al. 2019, FFJORD, appendix B.1",
     ),
+    "concat_squash_conv": Part(
+        "odeframe_plugins.dynamics.concat_squash_conv:ConcatSquashConv",
+        traits=("image",),
+        needs=("control:!closed_loop",),
+        summary="convolutions gated and shifted by the time, on images: the field of a normalising flow",
+        source="Grathwohl et al. 2019, FFJORD, appendix B.1",
+    ),
     "coupled_mlp": Part(
         "odeframe_plugins.dynamics.hamiltonian:CoupledMLP",
         traits=("vector", "separable"),
@@ -130,6 +137,20 @@ PARTS = {
         traits=("vector", "stochastic_dynamics"),
         summary="drift and diagonal diffusion on vectors, for stochastic differential equations",
         source="Li et al. 2020, Scalable Gradients for Stochastic Differential Equations",
+    ),
+    "particle_field": Part(
+        "odeframe_plugins.dynamics.particle_fields:ParticleField",
+        traits=("driven", "particles"),
+        needs=("architecture:particles", "solver:!partitioned"),
+        summary="an affine field and a perceptron, conditioned on an observation and a summary of the particles",
+        source="Chen, Dai, Song 2019, Particle Flow Bayes' Rule",
+    ),
+    "affine_particle_field": Part(
+        "odeframe_plugins.dynamics.particle_fields:AffineParticleField",
+        traits=("driven", "particles"),
+        needs=("architecture:particles", "solver:!partitioned"),
+        summary="A(t, c) x + b(t, c) of an observation and a summary of the particles: exact for normal posteriors",
+        source="Chen, Dai, Song 2019, Particle Flow Bayes' Rule",
     ),
     **residual.PARTS,
     "linear_quadratic": Part(

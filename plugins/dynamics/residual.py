@@ -15,4 +15,10 @@ PARTS = {
         summary="f(x) = norm(conv(act(norm(conv(x))))) on images, for an activation after the sum",
         source="He et al. 2015, Deep Residual Learning for Image Recognition",
     ),
+    "conv_stack": Part(
+        "odeframe_plugins.dynamics.conv_stack:ConvStack",
+        traits=("image",),
+        summary="f(x) = conv(act(... conv(x))) on images without norms: the unit of image restoration",
+        source="Zhang, Lu, Liu, Dong 2019, Dynamically Unfolding Recurrent Restorer",
+    ),
 }

@@ -5,7 +5,7 @@ from odeframe import Part
 PARTS = {
     "backprop": Part(
         "odeframe_plugins.gradients.backprop:Backprop",
-        traits=("exact",),
+        traits=("exact", "sharded"),
         needs=("solver:!forward_only",),
         summary="differentiates the steps that were taken; memory grows with depth",
         source="discretise-then-optimise",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
@@ -23,6 +24,7 @@ from odeframe import (
     Status,
     StepSolver,
 )
+from odeframe.agreement import BACKWARD
 from odeframe.grid import check_times, inside
 from odeframe.solver import StopRule
 from odeframe_plugins.gradients.costate import (
@@ -120,7 +122,11 @@ class AdjointSolve(torch.autograd.Function):
         forward_count = stats.nfe
         backward = _Backward(ctx, times, [torch.zeros_like(v) for v in tensors], with_times)
         with ctx.autocast():
-            grad_x0, grad_times = backward.run(states, grads)
+            solved = BACKWARD.run(backward.run, states, grads)
+        grad_x0, grad_times = solved or (torch.full_like(states[0], math.nan), torch.full_like(times, math.nan))
+        if solved is None:
+            for gradient in backward.gradients:
+                gradient.fill_(math.nan)
         stats.nfe_backward += stats.nfe - forward_count
         stats.nfe = forward_count
         return (None,) * 5 + (grad_x0, grad_times if with_times else None, *backward.gradients)

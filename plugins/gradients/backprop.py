@@ -13,7 +13,7 @@ from odeframe.solver import StopRule
 class Backprop(Gradient):
     """Autograd through every step; exact for the discrete flow, memory O(steps)."""
 
-    traits: ClassVar[tuple[str, ...]] = ("exact",)
+    traits: ClassVar[tuple[str, ...]] = ("exact", "sharded")
 
     def solve(self, solver: Solver, field: Field, x0: Tensor, times: Any, stop: StopRule | None = None) -> Solution:
         """The plain solve; a backward pass counts one derivative for each evaluation."""

@@ -8,14 +8,14 @@ SWEPT = ("solver:step", "solver:!surrogate_gradient", "gradient=backprop", "cont
 PARTS = {
     "gradient": Part(
         "odeframe_plugins.trainers.gradient:GradientTrainer",
-        traits=("automatic", "ddp"),
+        traits=("automatic", "ddp", "sharded"),
         summary="stochastic gradient descent by any torch optimiser",
         source="Robbins, Monro 1951",
     ),
     "flow_matching": Part(
         "odeframe_plugins.trainers.flow_matching:FlowMatching",
         traits=("automatic", "ddp"),
-        needs=("task=density", "control:!time_varying"),
+        needs=("task=density", "architecture:one_flow", "control:!time_varying"),
         summary="the field of a density by regression on straight paths, without a solve",
         source="Lipman et al. 2023, Flow Matching for Generative Modeling",
     ),
@@ -31,7 +31,7 @@ PARTS = {
         traits=("ddp",),
         needs=(
             *("control:!time_varying", "control:!constrained", "control:!closed_loop", "dynamics:!control_system"),
-            "solver:!implicit",  # with weights of size 1 the equation of a step of a network's length may have no solution
+            "solver:!implicit",  # with weights of size 1 the equation of a step may have no solution
         ),
         summary="binary and ternary weights by flips along the Hamiltonian's gradient, no real ones underneath",
         source="Li, Hao 2018, An Optimal Control Approach to Deep Learning, section 4",
@@ -50,7 +50,7 @@ PARTS = {
         "odeframe_plugins.trainers.msa:MSA",
         traits=("ddp",),
         needs=SWEPT,
-        example={"box": 1.0},  # without one a Hamiltonian that is linear in the weights has no maximum
+        example={"box": 0.1},  # without one a Hamiltonian that is linear in the weights has no maximum
         summary="successive approximations: each layer's weights to the maximum of its Hamiltonian, in a box",
         source="Krylov, Chernous'ko 1962; Li, Chen, Tai, E 2018, section 3",
     ),

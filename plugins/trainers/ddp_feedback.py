@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from odeframe import ControlTrainer, InvalidOption
 from odeframe.pontryagin import check_repeatable, final_costate, forward, of_batch, trainable
 from odeframe.reduction import average
-from odeframe.solution import Stats
 from odeframe.stepmap import State, StepMap, sharing_groups
 from odeframe.trainer import Trained, optimizer_step
 from odeframe_plugins.trainers.curvature import inverse_curvature
@@ -97,8 +96,6 @@ class DDPFeedback(ControlTrainer):
             with torch.no_grad():
                 new = layer(new)
         optimizer_step(module)
-        for flow in module.network.flows:
-            flow.stats = Stats()  # no solve was made; what stands there is of the last validation
         return J + cost.detach()
 
     def bounded(self, weights: Tensor) -> Tensor:

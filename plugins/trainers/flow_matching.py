@@ -21,7 +21,8 @@ class FlowMatching(ControlTrainer):
     trained without solving an equation.  The loss is not a likelihood; ``nll`` in validation is.
     Costs of the control are added.
 
-    Samples are numbered over ranks, so that several draw what one would.
+    Draws are a function of the fit's seed and the number of the batch, and samples are numbered over ranks: several
+    draw what one would, and a resumed fit what the whole one drew.
 
     Source: Lipman et al. 2023, Flow Matching for Generative Modeling, section 4 (conditional optimal transport).
     """
@@ -53,7 +54,8 @@ class FlowMatching(ControlTrainer):
         x, _ = module.task.split(batch)
         flow = module.network.flows[0]
         start, end = flow.horizon
-        source = Noise(int(torch.randint(2**62, ())), sample_numbers(x)).on(0)
+        seed = int(torch.randint(2**62, ())) if flow.noise_seed is None else flow.noise_seed
+        source = Noise(seed, sample_numbers(x)).on(0)
         z, share = source.normal(x, tuple(x.shape[1:])), source.uniform(x, (), stream=1)
         mixed = share.reshape(-1, *[1] * (x.dim() - 1))
         times = start + (end - start) * share

@@ -16,7 +16,7 @@ class GradientTrainer(ControlTrainer):
     Source: Robbins, Monro 1951, A Stochastic Approximation Method.
     """
 
-    traits: ClassVar[tuple[str, ...]] = ("automatic", "ddp")
+    traits: ClassVar[tuple[str, ...]] = ("automatic", "ddp", "sharded")
 
     def training_step(self, module: Trained, batch: Any) -> Tensor:
         """The objective, for Lightning to differentiate."""

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from odeframe import ControlTrainer, InvalidOption, SolveFailed
 from odeframe.pontryagin import Sweep, Terminal, check_repeatable, forward, of_batch, sweep, trainable
 from odeframe.reduction import average
-from odeframe.solution import Stats
 from odeframe.stepmap import State, StepMap
 from odeframe.trainer import Trained, optimizer_step
 from odeframe_plugins.trainers.ascent import Ascent, Inner, Search
@@ -136,8 +135,6 @@ class SuccessiveApproximations(ControlTrainer):
         with problem.untouched_on_error():
             report = self.improve(problem)
         optimizer_step(module)
-        for flow in module.network.flows:
-            flow.stats = Stats()  # no solve was made; what stands there is of the last validation
         numbers = {
             "gain": report.gain,
             "evaluations": report.evaluations,

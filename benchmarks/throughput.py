@@ -1,0 +1,125 @@
+"""Two ranks of data parallel against two processes that know nothing of each other: what the messages cost.
+
+    python -m benchmarks.throughput [--epochs 2]
+
+Each of two processes with one thread trains on its own batches, once as ranks of one fit (gloo), once alone, in turns
+on the same machine. Samples a second are those of both together, without the first epoch. The target is 0.85.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import statistics
+import tempfile
+import time
+import warnings
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.multiprocessing as mp
+from pytorch_lightning.strategies import DDPStrategy
+
+import odeframe
+from odeframe.replica_guard import ReplicaGuard
+
+MODELS: dict[str, dict[str, Any]] = {
+    "ResNet": {"architecture": {"name": "resnet", "width": 32, "blocks": 6}},
+    "Neural ODE": {"architecture": {"name": "neural_ode", "width": 32}, "solver": {"name": "rk4", "steps": 4}},
+}
+DATA = {"name": "digits", "batch_size": 64}
+
+
+class Clock(pl.Callback):
+    """The seconds of each epoch's batches, and how many batches."""
+
+    def __init__(self) -> None:
+        self.epochs: list[tuple[int, float]] = []
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins."""
+        self._start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ends."""
+        self.epochs.append((int(trainer.num_training_batches), time.perf_counter() - self._start))
+
+
+def train(rank: int, ranks: int, port: int, words: dict[str, Any], epochs: int, file: str, barrier: Any) -> None:
+    """On one process: a fit, as one of ``ranks``; its samples a second go to a file."""
+    logging.disable(logging.WARNING)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    torch.manual_seed(0)
+    strategy: Any = "auto"
+    if ranks > 1:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "GROUP_RANK": 0}
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "throughput"}
+        os.environ |= {name: str(value) for name, value in {**place, **where}.items()}
+        strategy = DDPStrategy(process_group_backend="gloo")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run = odeframe.compose(data=DATA, **words)
+        clock = Clock()
+        batches = -(-1257 // (2 * DATA["batch_size"]))  # as many for a process alone as for a rank
+        trainer = pl.Trainer(
+            max_epochs=epochs + 1,
+            limit_train_batches=batches,
+            limit_val_batches=0,
+            devices=ranks,
+            strategy=strategy,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[ReplicaGuard(), clock],
+        )
+        barrier.wait()
+        trainer.fit(run.module, datamodule=run.data)
+    counted = clock.epochs[1:]
+    rate = DATA["batch_size"] * sum(n for n, _ in counted) / sum(s for _, s in counted)
+    Path(f"{file}-{rank}").write_text(str(rate))
+
+
+def both(ranks: int, words: dict[str, Any], epochs: int) -> float:
+    """Samples a second of two processes together."""
+    with closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    context = mp.get_context("fork")
+    barrier = context.Barrier(2)
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/rate"
+        processes = [
+            context.Process(target=train, args=(rank, ranks, port, words, epochs, file, barrier)) for rank in range(2)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        return sum(float(Path(f"{file}-{rank}").read_text()) for rank in range(2))
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=3)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| model | two alone, samples/s | two ranks, samples/s | ratio | of each turn |\n|---|---|---|---|---|")
+    for name, words in MODELS.items():
+        pairs = [(both(1, words, asked.epochs), both(2, words, asked.epochs)) for _ in range(asked.turns)]
+        ratios = [two / alone for alone, two in pairs]
+        alone, two = (statistics.median(each) for each in zip(*pairs, strict=True))
+        every = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"| {name} | {alone:.0f} | {two:.0f} | {statistics.median(ratios):.2f} | {every} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

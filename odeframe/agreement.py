@@ -1,0 +1,201 @@
+"""What ranks have to agree on before any of them stops: a failure of one is an error of all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from odeframe.errors import OdeframeError, SolveFailed
+
+__all__ = [
+    "BACKWARD",
+    "Deferred",
+    "SettlesFailures",
+    "agree",
+    "check_finite_loss",
+    "missing_ranks",
+    "several",
+    "together",
+]
+
+GRACE = 5.0
+"""Seconds in which the ranks that are left report, once one has seen that another is gone."""
+
+_LOST = re.compile(r"gloo|nccl|connection (?:was )?(?:closed|reset)|broken pipe|timed out waiting|tcpstore", re.I)
+_FACTS = ("status", "t", "dt", "nfe", "worst_sample")
+
+
+def several() -> bool:
+    """Whether this process is one of several ranks."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def agree(failure: Exception | None = None) -> None:
+    """Raises on every rank where one of them has failed: one message of a byte a rank, before any message with data.
+
+    All ranks must call it the same number of times; one that fails calls it once more, in place of its next call.
+
+    Args:
+        failure: what went wrong on this rank.
+
+    Raises:
+        SolveFailed: the solve of a rank failed; the message has its number.
+        OdeframeError: another rank stopped by any other error, which it raises itself.
+    """
+    if not several():
+        if failure is not None:
+            raise failure
+        return
+    try:
+        _agree(failure)
+    except Exception as error:
+        error.agreed = True  # type: ignore[attr-defined]  # a block around this call has nothing more to tell
+        raise
+
+
+def _agree(failure: Exception | None) -> None:
+    rank, device = dist.get_rank(), _device()
+    flags = [torch.zeros(1, dtype=torch.uint8, device=device) for _ in range(dist.get_world_size())]
+    dist.all_gather(flags, torch.tensor([failure is not None], dtype=torch.uint8, device=device))
+    failed = torch.cat(flags).nonzero().flatten().tolist()
+    if not failed:
+        return
+    if len(failed) == len(flags) and failure is not None and not isinstance(failure, SolveFailed):
+        raise failure  # a wrong option is wrong everywhere
+    first = failed[0]
+    told: list[Any] = [_told(failure) if rank == first else None]
+    dist.broadcast_object_list(told, src=first, device=device)
+    text, facts = told[0]
+    if facts is not None and (failure is None or isinstance(failure, SolveFailed)):
+        raise SolveFailed(f"on rank {first} of {len(flags)}, {text}", **facts) from failure
+    if failure is not None:
+        raise failure
+    raise OdeframeError(f"rank {first} of {len(flags)} stopped, and with it all: {text}")
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Within it an error of one rank is an error of all at its end; raises what :func:`agree` raises."""
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        if not several() or getattr(error, "agreed", False):
+            raise
+        failure = error
+    agree(failure or BACKWARD.taken())
+
+
+class Deferred:
+    """Keeps a failure for later, where ranks do not pass the same number of times.
+
+    With a single process it is raised at once.
+    """
+
+    def __init__(self) -> None:
+        self._failure: Exception | None = None
+
+    def run(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """What the call returns; with several ranks a failure is kept, the first of them, and that is ``None``."""
+        try:
+            return call(*arguments)
+        except Exception as error:
+            if not several():
+                raise
+            self._failure = self._failure or error
+            return None
+
+    def taken(self) -> Exception | None:
+        """The failure, which is forgotten."""
+        failure, self._failure = self._failure, None
+        return failure
+
+    def settle(self) -> None:
+        """Raises what :func:`agree` raises, and forgets."""
+        agree(self.taken())
+
+
+BACKWARD = Deferred()
+"""Failures of solves in a backward pass: the gradient is no number there, since other ranks wait for it."""
+
+
+class SettlesFailures:
+    """A Lightning module whose ranks agree on failures of evaluation and of backward solves, before they reduce.
+
+    Attributes:
+        unsettled: the failures of an epoch of evaluation.
+        network: its flows say whether their gradient solves an equation.
+        trainer: Lightning's.
+    """
+
+    unsettled: Deferred
+    network: Any
+    trainer: Any
+
+    def on_after_backward(self) -> None:
+        """Stops all ranks where the backward solve of one has failed, before the optimiser sees the gradient."""
+        if any("continuous" in flow.gradient.traits for flow in self.network.flows):
+            BACKWARD.settle()
+
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Stops all ranks behind the last batch where one has failed in any."""
+        trainer = self.trainer
+        sizes = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+        if batch_idx + 1 == sizes[dataloader_idx]:
+            self.unsettled.settle()
+
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Likewise."""
+        if batch_idx + 1 == self.trainer.num_test_batches[dataloader_idx]:
+            self.unsettled.settle()
+
+
+def check_finite_loss(loss: Tensor) -> None:
+    """Raises ``SolveFailed`` where the loss of a batch is no number, before it reaches the weights of any rank."""
+    if not bool(torch.isfinite(loss.detach()).all()):
+        raise SolveFailed(f"the loss of the batch is {float(loss)}", status="non-finite")
+
+
+def missing_ranks(error: BaseException) -> list[int] | None:
+    """The ranks that do not answer, asked for by those that are left; ``None`` where the error is of another kind.
+
+    Args:
+        error: what was raised: by a message that never came, or by anything else.
+    """
+    if not (several() and isinstance(error, RuntimeError) and _LOST.search(str(error))):
+        return None
+    store = dist.PrefixStore("odeframe/left", dist.distributed_c10d._get_default_store())
+    missing: list[int] = []
+    left = GRACE
+    try:
+        store.set(str(dist.get_rank()), "here")
+        for rank in range(dist.get_world_size()):
+            try:
+                store.wait([str(rank)], timedelta(seconds=left))
+            except dist.DistStoreError:  # the time is over
+                missing, left = [*missing, rank], 0.1
+    except dist.DistNetworkError:
+        return [0]  # it keeps the store
+    return missing
+
+
+def _told(failure: Exception | None) -> tuple[str, dict[str, Any] | None]:
+    if isinstance(failure, SolveFailed):
+        status = failure.status
+        text = failure.message or getattr(status, "message", "") or str(status)
+        return text, {name: getattr(failure, name) for name in _FACTS}
+    return f"{type(failure).__name__}: {failure}", None
+
+
+def _device() -> torch.device:
+    """Where a message has to lie: on the host, unless the ranks speak through their GPUs alone."""
+    if "nccl" in dist.get_backend():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
