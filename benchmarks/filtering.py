@@ -52,7 +52,7 @@ GENERAL = Setting({"name": "gaussian_stream", "n": 2400, "ahead": 4}, 14, {"hidd
 LINEAR = Setting({"name": "linear_dynamical_system"}, 14)
 MIXTURE = Setting(
     {"name": "mixture_stream", "n": 560},
-    8,
+    30,
     {"stage": 5, "hidden": 32},
     "particle_field",
     solver={"name": "rk4", "steps": 1},
@@ -279,9 +279,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=PARTS, help="one table alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--epochs", type=int, help="of every training, in place of its own")
     parser.add_argument("--figures", type=Path, help="a folder for pictures of the particles")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    for setting in (GAUSSIAN, GENERAL, LINEAR, MIXTURE, FILE):
+        setting.epochs = arguments.epochs or setting.epochs
     print(
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread, {PARTICLES} particles\n"
     )

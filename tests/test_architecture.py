@@ -62,7 +62,18 @@ LAYERS = (
         "attacks",
         "pontryagin",
     ),
-    ("optimizers", "fit_noise", "checkpoint", "checkpoint_files", "module", "data", "callbacks", "replica_guard", "refine", "robustness"),
+    (
+        "optimizers",
+        "fit_noise",
+        "checkpoint",
+        "checkpoint_files",
+        "module",
+        "data",
+        "callbacks",
+        "replica_guard",
+        "refine",
+        "robustness",
+    ),
     ("composition", "run", "packing", "trial"),
     (
         "plots",
@@ -91,7 +102,15 @@ ONLY_IN = {
             *(f"odeframe.{name}" for name in ("module", "data", "callbacks", "refine", "run", "comparison", "demo")),
             *(
                 f"odeframe.{name}"
-                for name in ("checkpoint_files", "cli.lightning", "cli.run", "monitor", "replica_guard", "robustness", "trial")
+                for name in (
+                    "checkpoint_files",
+                    "cli.lightning",
+                    "cli.run",
+                    "monitor",
+                    "replica_guard",
+                    "robustness",
+                    "trial",
+                )
             ),
             "odeframe.testing",
             "odeframe_plugins.data",

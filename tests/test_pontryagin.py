@@ -338,7 +338,7 @@ class TestMonitor:
 
 
 def test_counts_of_a_batch_are_those_of_all_its_passes():
-    """A sweep through step maps, an inner maximisation and attacks are counted like solves, and derivatives with them."""
+    """Sweeps through step maps, inner maximisations and attacks are counted like solves, and derivatives with them."""
     counted = {}
     for name in ("gradient", "emsa", "free", "ddp_feedback"):
         spec = DataSpec("small", (3,), "value", None, (2,), "regression")

@@ -118,6 +118,7 @@ PARTS = {
         when={"scales=1": {"traits": ("one_flow",)}},
         needs=(
             *("data:image", "task=density", "solver:!partitioned", "solver:!second_order"),
+            "solver:!implicit",  # their exact Jacobians of a part that moves and a part that rests
             *("dynamics:!separable", "dynamics:!halves"),  # a scale may have an odd number of channels
             *("dynamics:!semilinear", "dynamics:!branched", "dynamics:!stochastic_dynamics"),  # part of the state rests
         ),
