@@ -8,11 +8,11 @@ from odeframe.particle_filters import moments
 torch.manual_seed(0)
 run = odeframe.compose(
     {"name": "particle_flow", "hidden": 16},
-    {"name": "gaussian_stream", "n": 1200},
+    {"name": "gaussian_stream", "n": 1600},
     dynamics={"name": "affine_particle_field", "hidden": 32},
     learning_rate=0.01,
 )
-run.fit(max_epochs=7, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+run.fit(max_epochs=10, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
 flow = run.module.eval()
 
 sequences = run.data.sequences(50, seed=1000)  # none of them trained on
