@@ -12,12 +12,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from odeframe.errors import OdeframeError, SolveFailed
+from odeframe.errors import InvalidOption, OdeframeError, SolveFailed
 
 __all__ = [
     "BACKWARD",
     "Deferred",
     "SettlesFailures",
+    "at_least_one",
     "agree",
     "check_finite_loss",
     "missing_ranks",
@@ -199,3 +200,14 @@ def _device() -> torch.device:
     if "nccl" in dist.get_backend():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def at_least_one(size: int) -> int:
+    """The size of a batch; one without samples has no loss.
+
+    Raises:
+        InvalidOption: there are none.
+    """
+    if not size:
+        raise InvalidOption("got a training batch without samples, expected at least one; leave empty batches out")
+    return size

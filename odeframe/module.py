@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from odeframe.agreement import Deferred, SettlesFailures, check_finite_loss, together
+from odeframe.agreement import Deferred, SettlesFailures, at_least_one, check_finite_loss, together
 from odeframe.assembly import assemble, plain
 from odeframe.checkpoint import CHECKPOINT_KEY, load_weights, read_checkpoint
 from odeframe.compatibility import traits_of
@@ -171,9 +171,9 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
             Incompatible: the message names the option.
         """
         if self.trainer.state.fn == "fit":
-            name, traits = str(self._rule_word), traits_of("trainer", self._rule_word)
+            traits = traits_of("trainer", self._rule_word)
             gradients = [flow.gradient for flow in self.network.flows]
-            check_support(name, self.automatic_optimization, traits, self.trainer, gradients)
+            check_support(str(self._rule_word), self.automatic_optimization, traits, self.trainer, gradients)
         return []
 
     def setup(self, stage: str) -> None:
@@ -185,7 +185,7 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
         """One batch, by the trainer's rule; a failed solve, or a loss that is no number, stops all ranks at once."""
         self.network.count()
         with together():
-            self._size = _at_least_one(len(self.task.split(batch)[0]))
+            self._size = at_least_one(len(self.task.split(batch)[0]))
             loss = self.rule.training_step(self, batch)
             check_finite_loss(loss)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=self._size, sync_dist=True)
@@ -195,9 +195,8 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
         """Projects the controls, and logs what the batch cost in all its passes, forward and backward."""
         for flow in self.network.flows:
             flow.control.project()
-        stats = self.network.counted()
+        counts = {f"train_{name}": float(getattr(self.network.counted(), name)) for name in COUNTS}
         self.network.count(False)
-        counts = {f"train_{name}": float(getattr(stats, name)) for name in COUNTS}
         self.log_dict(counts, on_step=False, on_epoch=True, batch_size=self._size, sync_dist=True)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -227,8 +226,7 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Named predictions of a batch, each with a leading batch dimension."""
         with without_graph(batch) as ordinary:
-            x, _ = self.task.split(ordinary)
-            return self.task.predict(self.network(x), self.spec)
+            return self.task.predict(self.network(self.task.split(ordinary)[0]), self.spec)
 
     def configure_optimizers(self) -> Any:
         """The optimiser that was named; Lightning's ``--optimizer`` and ``--lr_scheduler`` replace it."""
@@ -299,9 +297,3 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
 
 def _options(choice: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in choice.items() if key != "name"}
-
-
-def _at_least_one(size: int) -> int:
-    if not size:
-        raise InvalidOption("got a training batch without samples, expected at least one; leave empty batches out")
-    return size
