@@ -285,7 +285,7 @@ def test_both_trainers_fit_images(tmp_path):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("cost", ["kinetic_energy", "jacobian_frobenius"])
 def test_regularised_flows_take_fewer_evaluations(tmp_path, cost):
-  """The same fit with the cost, by word: paths are straighter, and dopri5 takes fewer evaluations at one tolerance."""
+    """The same fit with the cost, by word: paths are straighter, and dopri5 takes fewer evaluations at a tolerance."""
     data, fine = (
         {"name": "eight_gaussians", "n": 2000, "batch_size": 200},
         {"name": "dopri5", "rtol": 1e-7, "atol": 1e-7},
