@@ -88,6 +88,7 @@ def image_picture(task: Any, network: Network, x: Tensor) -> Figure:
 
 def _tiled(images: Tensor) -> np.ndarray:
     """``(n, channels, height, width)`` as one image of ``IMAGES`` by ``IMAGES``, white where there are fewer."""
+    images = torch.nn.functional.pad(images, (0, 1, 0, 1), value=1.0)  # a white line between neighbours
     n, channels, height, width = images.shape
     whole = images.new_ones(IMAGES**2, channels, height, width)
     whole[:n] = images

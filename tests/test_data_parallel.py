@@ -144,6 +144,7 @@ def row(
     """What one epoch of a trainer comes to."""
     module, whole = composed(trainer, words)
     watch = Weights()
+    os.environ.pop("PL_GLOBAL_SEED", None)  # of a command line before: ranks would be seeded anew, one process not
     torch.manual_seed(1)
     engine = quiet_trainer(ranks, folder, precision="64-true", callbacks=[watch])
     with warnings.catch_warnings():

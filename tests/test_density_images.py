@@ -16,7 +16,7 @@ from odeframe.testing import ArchitectureConformance, DynamicsConformance
 
 QUIET = {"enable_progress_bar": False, "logger": False, "accelerator": "cpu", "enable_checkpointing": False}
 DIGITS = {"name": "digits", "dequantise": 1, "limit": 40}
-TIGHT = {"name": "rk4", "steps": 16}
+TIGHT = {"name": "rk4", "steps": 10}
 
 
 class TestConcatSquashConv(DynamicsConformance):
@@ -259,7 +259,7 @@ def test_the_picture_has_data_and_samples(tmp_path):
     assert [panel.get_title() for panel in panels] == ["data", "samples"]
     shown = panels[0].images[0].get_array()
     low, high = float(batch[0].min()), float(batch[0].max())
-    np.testing.assert_allclose(shown[:8, 8:16], (batch[0][1, 0] - low) / (high - low), atol=1e-6)
+    np.testing.assert_allclose(shown[:8, 9:17], (batch[0][1, 0] - low) / (high - low), atol=1e-6)
 
 
 def test_both_trainers_fit_images(tmp_path):
@@ -295,7 +295,7 @@ def test_regularised_flows_take_fewer_evaluations(tmp_path, cost):
         torch.manual_seed(0)
         words = {"architecture": {"name": "cnf", "hidden": 32}, "costs": {cost: weight}, "learning_rate": 0.01}
         run = odeframe.compose(data=data, output=tmp_path / str(weight), **words)
-        run.fit(max_epochs=25, limit_val_batches=0, **QUIET)
+        run.fit(max_epochs=18, limit_val_batches=0, **QUIET)
         exact = odeframe.compose(data=data, solver=fine, **words).module
         exact.load_state_dict(run.module.state_dict())
         with torch.no_grad():
