@@ -232,12 +232,19 @@ def test_options_that_the_new_part_has_not_are_dropped_with_a_warning():
     assert found["solver"] == {"name": "rk4"}
 
 
-@pytest.mark.parametrize("text", ["0", "1e3", "true", "null", "no"])
+@pytest.mark.parametrize("text", ["0", "1e3", "true", "no"])
 def test_text_stays_text_where_text_is_asked_for(text):
     from odeframe.cli.words import with_types
 
     found = argument_words([(["data"], "csv"), (["data", "target"], text), (["data", "seed"], "3")])["data"]
     assert with_types("data", found) == {"name": "csv", "target": text, "seed": 3}
+
+
+def test_null_is_none_where_text_or_none_is_asked_for():
+    from odeframe.cli.words import with_types
+
+    found = argument_words([(["data"], "csv"), (["data", "target"], "null")])["data"]
+    assert with_types("data", found) == {"name": "csv", "target": None}
 
 
 def test_the_keys_of_a_config_know_their_lines():

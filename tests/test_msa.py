@@ -350,7 +350,7 @@ def test_what_a_fit_logs():
     assert trainer.global_step == 2
     assert float(found["train_gain"]) > 0 and float(found["train_evaluations"]) > 10
     assert float(found["train_rejected"]) == 0 and float(found["train_rho"]) == 4.0
-    assert float(found["train_nfe"]) == 0, "a sweep is no solve"
+    assert min(float(found["train_nfe"]), float(found["train_nfe_backward"])) > 10, "sweeps and trials are counted"
     assert all(p.grad is None for p in module.parameters())
 
 
