@@ -23,7 +23,7 @@ __all__ = ["Trial", "buildable", "one_line"]
 STEPS = 2
 DRAWS = 3  # of weights, where a solve fails
 SMALL: dict[str, dict[str, Any]] = {
-    "architecture": {"width": 4, "blocks": 2},
+    "architecture": {"width": 4, "blocks": 2, "loops": 2},
     "data": {"batch_size": 6, "limit": 24, "n": 100},
     "solver": {"rtol": 1e-2, "atol": 1e-2},
 }
@@ -86,6 +86,8 @@ class Trial:
         torch.manual_seed(self.seed if seed is None else seed)
         data_word, data = self._loaded(words["data"])
         parts = {kind: _small(kind, choice) for kind, choice in words.items() if kind != "data"}
+        if "blocks" in getattr(parts["architecture"], "options", {}):  # else the steps are the architecture's to say
+            parts["solver"] = _shortened(parts["solver"])
         module = FlowModule(specification(data).to_dict(), data=data_word, **parts)
         before = [parameter.detach().clone() for parameter in module.parameters()]
         with warnings.catch_warnings():
@@ -136,9 +138,16 @@ def _small(kind: str, choice: Any) -> Any:
         return choice
     known, open_ended = options_of(made.component.load())
     taken = {option.name for option in known}
-    offered = {**SMALL.get(kind, {}), **(SHORT if "implicit" in traits_of(kind, made) else {})}
-    small = {name: value for name, value in offered.items() if open_ended or name in taken}
+    small = {name: value for name, value in SMALL.get(kind, {}).items() if open_ended or name in taken}
     return Word(kind, made.component, {**small, **made.options})
+
+
+def _shortened(solver: Any) -> Any:
+    """An implicit solver with shorter steps, where it takes their number and its word says nothing of it."""
+    if not isinstance(solver, Word) or solver.component is None or "implicit" not in traits_of("solver", solver):
+        return solver
+    taken = {option.name for option in options_of(solver.component.load())[0]}
+    return Word("solver", solver.component, {**(SHORT if "steps" in taken else {}), **solver.options})
 
 
 def _loop(module: FlowModule, data: pl.LightningDataModule) -> list[Tensor]:

@@ -271,18 +271,20 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("kind", "accuracy", "nonzero"), [("binary", 0.97, 1.0), ("ternary", 0.98, 0.3)])
 def test_digits_are_read_with_discrete_weights(kind, accuracy, nonzero, tmp_path):
-    """Twenty epochs; the binary network's file is a sixteenth of the float32 weights, and reads the same."""
-    pl.seed_everything(2)
-    run = odeframe.compose(
-        {"name": "resnet", "width": 32, "blocks": 1},
-        data="digits",
-        trainer={"name": "discrete_msa", "levels": kind, "stages": ["flow1", "transition1", "flow2"]},
-        output=tmp_path,
-    )
-    run.fit(max_epochs=20, **QUIET)
-    found = run.test(**QUIET)
-    assert found["test_accuracy"] >= accuracy
-    assert found.get("test_nonzero", 1.0) <= nonzero
+    """Twenty epochs, the mean of three seeds; a binary file is a sixteenth of the float32 weights and reads the same."""
+    found = []
+    for seed in range(3):
+        pl.seed_everything(seed)
+        run = odeframe.compose(
+            {"name": "resnet", "width": 32, "blocks": 1},
+            data="digits",
+            trainer={"name": "discrete_msa", "levels": kind, "stages": ["flow1", "transition1", "flow2"]},
+            output=tmp_path / str(seed),
+        )
+        run.fit(max_epochs=20, **QUIET)
+        found.append(run.test(**QUIET))
+    mean = {name: sum(each.get(name, 1.0) for each in found) / 3 for name in ("test_accuracy", "test_nonzero")}
+    assert mean["test_accuracy"] >= accuracy and mean["test_nonzero"] <= nonzero, found
     path = packing.export(run.module, tmp_path / "packed.pt")
     whole = 4 * sum(p.numel() for p in run.module.parameters())
     assert path.stat().st_size <= whole / (16 if kind == "binary" else 11)

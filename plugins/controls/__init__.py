@@ -5,7 +5,8 @@ from odeframe import Part
 AROUND_CONSTANT = {"of=constant": {"traits": ("open_loop", "tied")}}  # what they wrap where nothing is said
 MATRICES = ("dynamics:!control_system",)  # whose one parameter is a vector, the input
 LAYERS = ("dynamics:!bare_weights",)  # whose weights are in no linear layer or convolution that could be told anything
-SQUARE = ("dynamics:!pde", "architecture:!density")  # stencils, and layers from few components to many, are not square
+# Stencils, and layers from few components to many, are not square.
+SQUARE = ("dynamics:!pde", "architecture:!density", "architecture:!restoring")
 MODULATED = {"size=None": {"needs": LAYERS}}  # without an input of its own a policy modulates layers
 
 PARTS = {
