@@ -271,7 +271,7 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("kind", "accuracy", "nonzero"), [("binary", 0.97, 1.0), ("ternary", 0.98, 0.3)])
 def test_digits_are_read_with_discrete_weights(kind, accuracy, nonzero, tmp_path):
-    """Twenty epochs, the mean of three seeds; a binary file is a sixteenth of the float32 weights and reads the same."""
+    """Twenty epochs, the mean of three seeds; a binary file is 1/16 of the float32 weights, and reads the same."""
     found = []
     for seed in range(3):
         pl.seed_everything(seed)
