@@ -81,6 +81,7 @@ class TestTrades(LabelConformance):
     trainer = {"name": "trades", "steps": 2, "eps": 0.05}
 
 
+@pytest.mark.slow
 class TestTradesYopo(LabelConformance):
     trainer = {"name": "trades_yopo", "m": 2, "n": 2, "eps": 0.05}
 

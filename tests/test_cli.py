@@ -490,10 +490,15 @@ def test_the_data_of_a_checkpoint_can_be_named_again(run, trained):
 # --- examples
 
 
-FITTED = sorted(path for path in (ROOT / "examples").glob("*.yaml") if path.stem != "compare")  # which is compare's
+QUICK = ("neural_ode_digits", "schedule_and_stopping")
+FITTED = [
+    pytest.param(path, marks=[] if path.stem in QUICK else [pytest.mark.slow], id=path.stem)
+    for path in sorted((ROOT / "examples").glob("*.yaml"))
+    if path.stem != "compare"  # which is compare's
+]
 
 
-@pytest.mark.parametrize("path", FITTED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FITTED)
 def test_example_configs_run(run, path, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)  # their paths start there
     few = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1")
@@ -549,6 +554,7 @@ def check_interruption(run, status, err, signum):
     assert found["global_step"] == steps + 3
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_leaves_a_checkpoint_that_goes_on(run, tmp_path):
     status, _, err = interrupt(tmp_path, signal.SIGINT)
     check_interruption(run, status, err, signal.SIGINT)

@@ -14,6 +14,7 @@ from odeframe_plugins.trainers.curvature import inverse_curvature
 from odeframe_plugins.trainers.ddp_feedback import DDPFeedback, in_layers
 
 
+@pytest.mark.slow
 class TestWithSGD(TrainerConformance):
     trainer = "ddp_feedback"
     options = {"optimizer": "SGD", "learning_rate": 0.05}

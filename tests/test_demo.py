@@ -47,6 +47,7 @@ def quick(tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(folder=folder, out=out.getvalue(), err=err.getvalue(), rows=results(folder))
 
 
+@pytest.mark.slow
 def test_files_are_those_that_are_promised(quick):
     found = {str(path.relative_to(quick.folder)) for path in quick.folder.rglob("*") if path.is_file()}
     assert found == {
@@ -59,6 +60,7 @@ def test_files_are_those_that_are_promised(quick):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["learning_curves", "depth_trajectories"])
 def test_pictures_show_something(name, quick):
     pixels = imread(quick.folder / "figures" / f"{name}.png")[..., :3]
@@ -67,6 +69,7 @@ def test_pictures_show_something(name, quick):
     assert coloured.mean() > 0.002, "next to nothing of the picture is a coloured line"
 
 
+@pytest.mark.slow
 def test_output_has_one_table_with_a_row_a_model(quick):
     lines = quick.out.splitlines()
     assert sum(line.startswith("─") for line in lines) == 1
@@ -79,6 +82,7 @@ def test_output_has_one_table_with_a_row_a_model(quick):
     assert max(map(len, lines[rule - 2 : rule + 5])) <= 80
 
 
+@pytest.mark.slow
 def test_output_has_progress_and_sentences_and_nothing_of_lightning(quick):
     for name in MODELS:
         assert re.findall(rf"^{name} +epoch (\d)/3 ", quick.out, re.MULTILINE) == ["1", "2", "3"]
@@ -89,6 +93,7 @@ def test_output_has_progress_and_sentences_and_nothing_of_lightning(quick):
     assert not re.search(r"Trainer|GPU|Tip|`|warning", quick.out)
 
 
+@pytest.mark.slow
 def test_results_are_true_of_the_checkpoints(quick):
     for name in MODELS:
         row, run = quick.rows[name], of_checkpoint(quick.folder, name)
@@ -102,6 +107,7 @@ def test_results_are_true_of_the_checkpoints(quick):
     assert float(quick.rows["neural_ode"]["test_accuracy"]) > 0.5, "nothing was learned: chance is 0.1"
 
 
+@pytest.mark.slow
 def test_config_is_plain_data_that_builds_the_same_models(quick):
     config = yaml.safe_load((quick.folder / "config.yaml").read_text("utf-8"))
     assert config["seed_everything"] == 0 and config["trainer"] == {"max_epochs": 3}
@@ -117,6 +123,7 @@ def test_config_is_plain_data_that_builds_the_same_models(quick):
     assert differing == {"architecture", "dynamics", "control", "solver"}
 
 
+@pytest.mark.slow
 def test_command_gives_the_same_weights(quick, tmp_path):
     command = shlex.split(quick.rows["resnet"]["command"])
     assert command[0] == "odeframe" and quick.rows["resnet"]["command"] in quick.out

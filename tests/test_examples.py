@@ -14,11 +14,7 @@ def test_examples_are_found():
     assert EXAMPLES, "no examples/*.py"
 
 
-QUICK = (
-    "pontryagin_sweep",
-    "write_a_control",
-    "write_a_solver",
-)
+QUICK = ("write_a_solver",)
 MARKED = [pytest.param(p, marks=[] if p.stem in QUICK else [pytest.mark.slow]) for p in EXAMPLES]
 
 

@@ -17,6 +17,7 @@ def states(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_the_hamiltonian_is_constant_along_the_flow() -> None:
     torch.manual_seed(0)
     block = build("dynamics", "hamiltonian_mlp", width=4, hidden=3).double()

@@ -112,6 +112,7 @@ def test_beats_euler_and_midpoint_at_equal_evaluations(fitted):
     assert found < reference("midpoint", STEPS // 2) / 2 < reference("euler", STEPS) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained", [True, False])
 def test_order_stays_one(fitted, trained):
     """Whatever the net is: as h -> 0 the error is h times what the fit has left."""
@@ -130,6 +131,7 @@ def test_far_from_what_it_was_fitted_on_it_is_no_better(fitted):
     assert ratio > 3 * delta
 
 
+@pytest.mark.slow
 def test_every_piece_has_a_net_of_its_own():
     flow = flow_of(4, "piecewise_constant")
     delta = fit_hypersolver(flow, TRAINING, iterations=200)

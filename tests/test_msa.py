@@ -86,25 +86,52 @@ def weights(module):
     return TrainerConformance.weights(module).clone()
 
 
-@pytest.mark.parametrize("inner", [pytest.param("lbfgs", marks=pytest.mark.slow), "closed_form"])
-@pytest.mark.parametrize(("ratio", "converges"), [(0.8, True), (-0.8, True), (1.25, False)])
+def sweeps_of(factor):
+    """Enough to come within 1e-4 of the optimum, or to see that the error grows."""
+    return math.floor(math.log(9e-5) / math.log(abs(factor))) + 1 if abs(factor) < 1 else 8
+
+
+def slowly(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("inner", "ratio", "converges"),
+    [
+        ("closed_form", 0.5, True),
+        ("closed_form", -0.5, True),
+        ("closed_form", 1.25, False),
+        slowly("closed_form", 0.8, True),
+        slowly("lbfgs", 0.8, True),
+        slowly("lbfgs", -0.8, True),
+        slowly("lbfgs", 1.25, False),
+    ],
+)
 def test_msa_converges_if_and_only_if_the_ratio_of_gain_and_price_is_below_one(inner, ratio, converges):
     """The error is multiplied by ``-g T / r`` in each sweep; the optimum is that of the discretised problem."""
-    sweeps = 42 if converges else 12
+    sweeps = sweeps_of(ratio)
     problem = LinearQuadratic(gain=ratio, price=2.0, horizon=2.0)
     found = problem.distance({"name": "msa", "inner": inner}, sweeps)
     assert found == pytest.approx(abs(ratio) ** sweeps, rel=1e-2)
     assert (found < 1e-4) == converges
 
 
-@pytest.mark.parametrize("inner", [pytest.param("lbfgs", marks=pytest.mark.slow), "closed_form"])
-@pytest.mark.parametrize(("share", "converges"), [(1.25, True), (0.8, False)])
+@pytest.mark.parametrize(
+    ("inner", "share", "converges"),
+    [
+        ("closed_form", 1.75, True),
+        ("closed_form", 0.8, False),
+        slowly("closed_form", 1.25, True),
+        slowly("lbfgs", 1.25, True),
+        slowly("lbfgs", 0.8, False),
+    ],
+)
 def test_emsa_converges_if_and_only_if_rho_exceeds_its_bound(inner, share, converges):
     """The error is multiplied by ``(rho - g T) / (rho + r)``, so that the bound is ``rho = (g T - r) / 2``."""
     gain, price, horizon = 3.0, 1.0, 3.0
     rho = share * (gain * horizon - price) / 2
     factor = (rho - gain * horizon) / (rho + price)
-    sweeps = 31 if converges else 15
+    sweeps = sweeps_of(factor)
     trainer = {"name": "emsa", "rho": rho, "adaptive": False, "inner": inner}
     found = LinearQuadratic(gain, price, horizon).distance(trainer, sweeps)
     assert found == pytest.approx(abs(factor) ** sweeps, rel=1e-3)

@@ -425,6 +425,7 @@ def fresh_python(code: str, *path: Path, **variables: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_installed_plugins_are_listed_without_importing_their_parts(site: Path) -> None:
     shown = fresh_python(
         """

@@ -63,6 +63,7 @@ def test_accumulated_batches_are_one_step(tmp_path):
     assert taken == pytest.approx(sorted(set(expected)))
 
 
+@pytest.mark.slow
 def test_a_fit_that_goes_on_has_the_lengths_of_one_that_never_stopped(tmp_path):
     whole, first, second = Lengths(), Lengths(), Lengths()
     fitted(odeframe.compose("resnet", DATA, output=tmp_path), whole, max_epochs=3)

@@ -62,6 +62,7 @@ def flipped(steps):
     return module(LINE, [[-2.0 * steps]], {"name": "euler", "steps": steps}), [(x, labels)]
 
 
+@pytest.mark.slow
 def test_a_true_equation_is_found_to_be_one():
     report = examine(*turned({"name": "rk4", "steps": 16}))
     assert report.is_ode and report.reasons == []

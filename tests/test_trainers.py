@@ -15,6 +15,7 @@ class TestGradientTrainer(TrainerConformance):
     trainer = "gradient"
 
 
+@pytest.mark.slow
 class TestGradientTrainerWithTheAdjoint(TrainerConformance):
     trainer = "adjoint"
     architecture = {"name": "neural_ode", "width": 4}
