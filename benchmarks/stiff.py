@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from stiff_problems import PROBLEMS, StiffProblem  # noqa: E402
 
-TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6)
+TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 SOLVERS = ("sdirk4", "radau")
 
 

@@ -168,17 +168,32 @@ def takes_keyword(module: nn.Module, name: str) -> bool:
     return name in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
+def _norms_batch(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
+def _drops(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+
+
+def sleeping(module: nn.Module) -> bool:
+    """Whether there are batch norms or dropouts, all in evaluation mode: in training they show a trait more."""
+    modes = [child.training for child in module.modules() if _norms_batch(child) or _drops(child)]
+    return bool(modes) and not any(modes)
+
+
 def observed(module: nn.Module) -> object:
     """A stand-in for a built module that says which traits it shows, for the compatibility check.
 
     ``batch_norm``: statistics of the batch enter the field; ``dropout``: the field is random; and whatever a dynamics
-    class declares in ``traits``.
+    class declares in ``traits``.  In evaluation mode a batch norm with running statistics is an affine map, and a
+    dropout does nothing: they show no trait then.
     """
     traits: list[str] = []
     for child in module.modules():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+        if _norms_batch(child) and (child.training or child.running_mean is None):
             traits.append("batch_norm")
-        if isinstance(child, nn.modules.dropout._DropoutNd) and child.p > 0:
+        if _drops(child) and child.training:
             traits.append("dropout")
         traits.extend(getattr(child, "traits", ()))
     named = module.module if isinstance(module, Autonomous) else module

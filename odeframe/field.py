@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,14 @@ class Field(ABC):
     def breakpoints(self) -> tuple[float, ...]:
         """Times where the law jumps."""
         return ()
+
+    def cut(self) -> Field:
+        """The same field without the graph that made its drive: a derivative of a law ends at ``law.tensors``.
+
+        Where a drive was computed from the weights that the field depends on too, a derivative that goes on past the
+        drive would count those weights twice.
+        """
+        return self
 
     def taken(self, index: int, t: Any, dt: Any, before: State, after: State) -> None:
         """Told of every step that a solve took; nothing to do, unless somebody watches.
@@ -242,6 +251,14 @@ class FlowField(Field):
         if self.drive is not None:
             points.update(self.drive.breakpoints())
         return merge_times(points)
+
+    def cut(self) -> Field:
+        """The drive made from leaves."""
+        if self.drive is None or not any(tensor.requires_grad for tensor in self.drive.tensors):
+            return self
+        made = copy.copy(self)
+        made.drive = self.drive.replace([v.detach().requires_grad_(v.requires_grad) for v in self.drive.tensors])
+        return made
 
 
 def merge_times(times: Any, tolerance: float = 1e-12) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from odeframe.compatibility import check
 from odeframe.control import Block, Control
 from odeframe.drive import Drive, as_drive
-from odeframe.dynamics import as_dynamics, observed, takes_keyword
+from odeframe.dynamics import as_dynamics, observed, sleeping, takes_keyword
 from odeframe.errors import Incompatible, InvalidOption
 from odeframe.event import Event
 from odeframe.field import Field, FlowField
@@ -65,6 +65,8 @@ class Flow(nn.Module):
         check(words)
         module = as_dynamics(words["dynamics"].build())
         check({**words, "dynamics": observed(module)})  # what only a built module shows
+        others = {kind: each for kind, each in words.items() if kind != "dynamics"}
+        self._check_again = others if sleeping(module) else None  # once it is put to training
         self.horizon = _check_horizon(horizon)
         built: Solver = build_part(words["solver"], Solver)
         self.quadratures = _check_quadratures(quadratures, built)
@@ -137,6 +139,8 @@ class Flow(nn.Module):
             SolveFailed: the state became non-finite, or steps too small or too many.
         """
         x0, times = check_state(x0), self.times(times)
+        if self._check_again is not None and not sleeping(self.dynamics):
+            check({**self._check_again, "dynamics": observed(self.dynamics)})
         field = self.field(as_drive(drive), self.noise(x0, noise))
         packed = self.packed(field, x0, quadratures)
         start = packed.pack(x0) if isinstance(packed, PackedField) else x0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -97,6 +98,15 @@ class PackedField(Field):
     def breakpoints(self) -> tuple[float, ...]:
         """Those of the inner field."""
         return self.inner.breakpoints()
+
+    def cut(self) -> Field:
+        """The inner field's."""
+        inner = self.inner.cut()
+        if inner is self.inner:
+            return self
+        made = copy.copy(self)
+        made.inner = inner
+        return made
 
     def error_norm(self, ratio: Tensor) -> Tensor:
         """Root mean square over the state and the quadratures that ask for it."""

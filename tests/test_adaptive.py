@@ -114,24 +114,29 @@ class TestTolerances:
 
 
 class TestFailure:
-    def test_a_pole_ends_soon_with_a_status_also_without_asserts(self):
-        """y' = y^2 from 1 has its pole at t = 1; `python -O` drops asserts."""
+    @pytest.mark.parametrize("solver", [*PAIRS, "sdirk4", "radau"])
+    def test_a_pole_ends_soon_with_a_status(self, solver):
+        """y' = y^2 from 1 has its pole at t = 1: steps shrink by a constant factor, so few of them reach the floor."""
+        x0 = torch.tensor([[1.0], [0.25]], dtype=torch.float64)
+        for per_sample in (False, True) if solver in PAIRS else (False,):
+            options = {"per_sample": per_sample, "rtol": 1e-3, "on_failure": "return"}
+            found = odeframe.solve(lambda t, x: x * x, x0, (0.0, 2.0), solver, **options)
+            assert found.status in (Status.STEP_TOO_SMALL, Status.NON_FINITE)
+            assert found.stats.accepted + found.stats.rejected < 400 and found.stats.nfe < 3_000
+            assert torch.isnan(found.final).flatten().tolist() == [True, not per_sample]
+
+    def test_a_pole_also_without_asserts(self):
+        """`python -O` drops asserts; the solve must not rely on one to end."""
         code = (
             "import torch, odeframe\n"
-            f"for solver in {PAIRS}:\n"
-            "    for per_sample in (False, True):\n"
-            "        x0 = torch.tensor([[1.0], [0.25]], dtype=torch.float64)\n"
-            "        options = dict(solver=solver, per_sample=per_sample, rtol=1e-4, on_failure='return')\n"
-            "        s = odeframe.solve(lambda t, x: x * x, x0, (0.0, 2.0), **options)\n"
-            "        print(s.status.name, s.stats.nfe, torch.isnan(s.final).flatten().tolist())\n"
+            "assert False, 'asserts are on'\n"
+            "for per_sample in (False, True):\n"
+            "    options = dict(per_sample=per_sample, rtol=1e-3, on_failure='return')\n"
+            "    s = odeframe.solve(lambda t, x: x * x, torch.ones(1, 1), (0.0, 2.0), **options)\n"
+            "    print(s.status.name, s.stats.nfe < 1_600)\n"
         )
         run = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, timeout=110)
-        lines = run.stdout.split("\n")[:-1]
-        assert run.returncode == 0 and len(lines) == 10, run.stderr
-        for line, per_sample in zip(lines, [False, True] * 5, strict=True):
-            status, nfe, missing = line.split(" ", 2)
-            assert status in ("STEP_TOO_SMALL", "NON_FINITE") and int(nfe) < 2_000
-            assert missing == ("[True, False]" if per_sample else "[True, True]")
+        assert run.stdout.split() == ["STEP_TOO_SMALL", "True"] * 2, run.stderr
 
     @pytest.mark.parametrize("per_sample", [False, True])
     def test_a_failure_names_time_sample_and_status(self, per_sample):

@@ -419,13 +419,31 @@ def test_wrong_options_are_named(kind, name, options, said):
         build(kind, name, **options)
 
 
+@pytest.mark.parametrize(
+    ("gradient", "tolerance"), [("checkpoint", 1e-11), ("adjoint", 1e-4), ("interpolated_adjoint", 1e-4)]
+)
+def test_gradients_through_the_solves_before(gradient, tolerance):
+    """The weights act on a solve directly and through its context, which the solves before it made."""
+    found = []
+    for name in ("backprop", gradient):
+        torch.manual_seed(0)
+        solver = {"name": "dopri5", "rtol": 1e-5, "atol": 1e-7}
+        run = odeframe.compose(FLOW, {**SMALL, "ahead": 3}, solver=solver, gradient=name)
+        run.data.setup("fit")
+        module = run.module.double().eval()
+        batch = next(iter(torch.utils.data.DataLoader(run.data.train_dataloader().dataset, 4)))
+        x, target = module.task.split([v.double() for v in batch])
+        outcome = module.network.run(x[:4])
+        (module.task.cost(outcome.output, [v[:4] for v in target]) + outcome.cost).mean().backward()
+        found.append(torch.cat([p.grad.flatten() for p in module.network.parameters()]))
+    assert float((found[1] - found[0]).abs().max()) <= tolerance * float(found[0].abs().max())
+
+
 def test_parts_that_do_not_fit_are_refused(table):
     with pytest.raises(Incompatible, match="stream"):
         odeframe.compose(FLOW, "two_moons")
     with pytest.raises(Incompatible, match="particles"):
         odeframe.compose("resnet", SMALL)
-    with pytest.raises(Incompatible, match="needs gradient 'backprop'"):
-        odeframe.compose(FLOW, {**SMALL, "ahead": 2}, gradient="checkpoint")
     with pytest.raises(InvalidOption, match="expected states of 2"):
         data = build("data", "csv_stream", path=table, state=3, likelihood="two_means", length=4)
         data.spec  # noqa: B018

@@ -319,6 +319,16 @@ class TestRefusals:
         with pytest.raises(Incompatible, match="functional_call"):
             loss.backward()
 
+    def test_swapped_parameters_of_which_one_makes_the_other(self):
+        """Their shares would be counted twice where autograd goes on from one to the other."""
+        flow, x0 = Flow(Coupled(), gradient="checkpoint"), torch.ones(1, 4, dtype=torch.float64)
+        first = {name: p.detach().clone().requires_grad_(True) for name, p in flow.named_parameters()}
+        matrix = next(name for name, p in first.items() if p.dim() == 2 and p.shape[0] == p.shape[1])
+        vector = next(name for name, p in first.items() if p.dim() == 1 and len(p) == len(first[matrix]))
+        values = {**first, vector: first[matrix].sum(1)}
+        with pytest.raises(Incompatible, match="computed from another of them"):
+            torch.func.functional_call(flow, values, (x0,))
+
     def test_twice(self):
         flow, x0 = Flow(Coupled(), gradient="adjoint"), torch.ones(1, 4, dtype=torch.float64, requires_grad=True)
         with pytest.raises(Incompatible, match="cannot be differentiated twice"):

@@ -17,7 +17,12 @@ EXPLICIT = [
     {"name": "dopri5", "per_sample": True, **TIGHT},
 ]
 GRIDS = EXPLICIT[:2]
-OWN_BACKWARD = ("adjoint", "interpolated_adjoint", "checkpoint")
+OWN_BACKWARD = {
+    "adjoint": "dopri5",
+    "interpolated_adjoint": "dopri5",
+    "checkpoint": "dopri5",
+    "reversible": {"name": "reversible_heun", "steps": 4},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -99,28 +104,51 @@ class TestVmap:
             vmap(lambda p, b: functional_call(flows[0], (p, b), (torch.ones(2, 3),)))(parameters, buffers)
 
 
+class _Turn(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(3, 3, dtype=torch.complex128))
+
+    def forward(self, t, x):
+        return 1j * torch.tanh(x @ self.w)
+
+
 class _Square(nn.Module):
     def forward(self, x):
         return x * x
 
 
+def transforms(flow, x0):
+    """Every transform of a flow, to be called."""
+    return (
+        lambda: grad(lambda x: flow(x).sum())(x0),
+        lambda: vjp(flow, x0),
+        lambda: jvp(flow, (x0,), (x0,)),
+        lambda: jacrev(flow)(x0),
+        lambda: jacfwd(flow)(x0),
+        lambda: vmap(flow)(x0[None]),
+    )
+
+
 class TestRefusals:
     @pytest.mark.parametrize("gradient", OWN_BACKWARD)
     def test_a_backward_pass_of_ones_own(self, gradient):
-        flow, x0 = Flow(net(), solver="dopri5", gradient=gradient), torch.randn(2, 3)
-        for transform in (lambda: vjp(flow, x0), lambda: jvp(flow, (x0,), (x0,)), lambda: vmap(flow)(x0[None])):
+        flow, x0 = Flow(net(), solver=OWN_BACKWARD[gradient], gradient=gradient), torch.randn(2, 3)
+        for transform in transforms(flow, x0):
             with pytest.raises(Incompatible, match=f"{gradient}.*torch.func.*gradient='backprop'"):
                 transform()
         leaf = x0.requires_grad_(True)
         with pytest.raises(Incompatible, match="cannot be differentiated twice"):
             torch.autograd.grad(flow(leaf).sum(), leaf, create_graph=True)
 
-    def test_implicit_and_foreign_solvers(self):
-        x0 = torch.randn(2, 3)
-        with pytest.raises(Incompatible, match=r"torch.func.*'rk4'"):
-            vjp(Flow(net(), solver="radau"), x0)
-        with pytest.raises(Incompatible, match=r"torch.func.*'dopri5'"):
-            vjp(Flow(net(), solver="torchdiffeq"), x0)
+    @pytest.mark.parametrize(
+        ("solver", "instead"),
+        [("radau", "rk4"), ("sdirk4", "rk4"), ("implicit_euler", "rk4"), ("torchdiffeq", "dopri5")],
+    )
+    def test_implicit_and_foreign_solvers(self, solver, instead):
+        for transform in transforms(Flow(net(), solver=solver), torch.randn(2, 3)):
+            with pytest.raises(Incompatible, match=rf"torch.func.*'{instead}'"):
+                transform()
 
 
 class TestStates:
@@ -134,6 +162,31 @@ class TestStates:
         torch.testing.assert_close(final, w.exp().expand(2, 2), rtol=0, atol=1e-7)
         (found,) = torch.autograd.grad(final.real.sum(), x0)
         torch.testing.assert_close(found, w.exp().conj().expand(2, 2).resolve_conj(), rtol=0, atol=1e-7)
+
+    @pytest.mark.parametrize(
+        ("gradient", "solver"),
+        [
+            ("checkpoint", {"name": "rk4", "steps": 7}),
+            ("checkpoint", "dopri5"),
+            ("reversible", {"name": "reversible_heun", "steps": 7}),
+        ],
+        ids=short,
+    )
+    def test_complex_ones_and_steps_taken_again(self, gradient, solver):
+        """The gradient of a real loss by a complex start and a complex weight is that of backprop."""
+        found, start = [], torch.randn(2, 3, dtype=torch.complex128)
+        for name in ("backprop", gradient):
+            torch.manual_seed(1)
+            flow, x0 = Flow(_Turn(), solver=solver, gradient=name), start.clone().requires_grad_(True)
+            flow(x0).abs().square().sum().backward()
+            found.append((x0.grad, flow.dynamics.w.grad))
+        for mine, theirs in zip(found[1], found[0], strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
+
+    @pytest.mark.parametrize("gradient", ["adjoint", "interpolated_adjoint"])
+    def test_complex_ones_and_the_adjoint_equation(self, gradient):
+        with pytest.raises(Incompatible, match=r"complex state.*gradient='backprop'"):
+            Flow(_Turn(), solver="dopri5", gradient=gradient)(torch.ones(2, 3, dtype=torch.complex128))
 
     def test_a_complex_one_that_is_refused(self):
         x0 = torch.ones(2, 2, dtype=torch.complex128)

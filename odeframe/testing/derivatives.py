@@ -14,7 +14,7 @@ from odeframe.drive import SequenceDrive
 from odeframe.errors import Incompatible, OdeframeError
 from odeframe.flow import Flow
 from odeframe.testing.accuracy import largest
-from odeframe.testing.conformance import Conformance, build, refused
+from odeframe.testing.conformance import Conformance, build, concerns, refused
 from odeframe.testing.problems import Coupled
 
 CONTROLS: dict[str, Any] = {"constant": "constant", "piecewise": {"name": "piecewise_constant", "pieces": 4}}
@@ -119,6 +119,21 @@ class DerivativeChecks(GradientChecks):
                     "the parameters": list(flow.parameters()),
                 }
                 self.compare(solver, loss, groups)
+
+    @concerns(lambda kit: any(build("solver", solver).opaque for solver in kit.solvers))  # parts take no drive
+    def test_drive_made_by_the_same_weights(self) -> None:
+        """A flow driven by its own result: the weights count once along each way, through the field and the drive."""
+        opaque = [solver for solver in self.solvers if build("solver", solver).opaque]
+        for solver in opaque:
+            for items in (0, 4):
+                flow, x0 = self.flow(solver), self.start()
+
+                def loss(flow: Flow = flow, x0: Tensor = x0, items: int = items) -> Tensor:
+                    first = flow(x0)[:, :2]
+                    again = torch.stack([first.sin() * k for k in range(1, items + 1)], 1) if items else first
+                    return flow(x0, drive=SequenceDrive(again) if items else again).sin().sum()
+
+                self.compare(solver, loss, {"x0": [x0], "the parameters": list(flow.parameters())})
 
     def test_times(self) -> None:
         """Gradients of the first, the last and further output times; refused in words where there are none."""

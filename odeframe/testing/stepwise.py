@@ -74,6 +74,10 @@ class WatchedField(Field):
         """Those of the inner field."""
         return self.inner.breakpoints()
 
+    def cut(self) -> Field:
+        """The inner field's, watched."""
+        return WatchedField(self.inner.cut())
+
 
 class StepChecks(SolverChecks):
     """Checks of step solvers."""

@@ -13,7 +13,7 @@ from odeframe.field import FunctionField
 from odeframe.flow import Flow
 from odeframe.noise import Noise
 from odeframe.testing.accuracy import largest
-from odeframe.testing.conformance import build, concerns
+from odeframe.testing.conformance import build, concerns, refused
 from odeframe.testing.derivatives import GradientChecks
 from odeframe.testing.problems import NoisyEuler
 
@@ -62,6 +62,31 @@ class SurroundingChecks(GradientChecks):
             assert largest((mine - theirs).double()) <= 1e-9, (
                 f"with {trait} the gradient or the running statistics are not those of one forward pass: repeat the "
                 f"masks, update statistics once, or refuse it: needs = ('dynamics:!{trait}',)"
+            )
+
+    @pytest.mark.parametrize("trait", ["dropout", "batch_norm"])
+    def test_layers_in_evaluation_mode(self, trait: str) -> None:
+        """A frozen batch norm is an affine map and has the gradient of one; put to training it is refused by name."""
+        grads = []
+        for gradient in (None, "backprop"):
+            torch.manual_seed(5)
+            layer: Any = nn.Dropout(0.3) if trait == "dropout" else nn.BatchNorm1d(4)
+            block = nn.Sequential(nn.Linear(4, 4), layer, nn.Tanh(), nn.Linear(4, 4)).double()
+            if trait == "batch_norm":
+                layer(2 * torch.randn(64, 4, dtype=torch.float64) + 1)  # statistics that are not those of the start
+            if gradient is None and not self.refuses(trait, dynamics=block):
+                return
+            words: dict[str, Any] = {} if gradient is None else {"gradient": gradient}
+            flow = self.flow(self.solvers[0], dynamics=block.eval(), **words)
+            flow(self.start(6)).sin().sum().backward()
+            grads.append([p.grad for p in flow.parameters()])
+            if gradient is None:
+                with refused(Incompatible, trait, "a layer that was frozen when the flow was built is in training"):
+                    flow.train()(self.start(6))
+        tolerance = 1e-9 if "exact" in self.part.traits else 1e-5
+        for mine, theirs in zip(*grads, strict=True):
+            assert largest(mine - theirs) <= tolerance * max(1.0, largest(theirs)), (
+                f"the gradient of a {trait} in evaluation mode is not that of the map it is there"
             )
 
     def test_stochastic_solvers(self) -> None:

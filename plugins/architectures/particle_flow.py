@@ -257,20 +257,9 @@ class ParticleFlow(Architecture):
                 f"architecture 'particle_flow': samples of {length} numbers do not hold {particles} particles of "
                 f"{state} and {observations} observations of one size"
             )
-        _check_gradient(parts, observations)
         stem = Condition(particles, state, left // observations, self.summary)
         shape = {"width": state, "inputs": stem.outputs, "hidden": self.hidden, "depth": self.depth}
         flow = parts.flow((0.0, self.horizon), **shape)
         exact = state <= EXACT_UP_TO if self.trace == "auto" else self.trace == "exact"
         flow.add_costs([ParticleDivergence(weight=1 / particles, exact=exact)])
         return ParticleNetwork(stem, flow, observations, self.stage)
-
-
-def _check_gradient(parts: Parts, observations: int) -> None:
-    """Refuses gradients that take steps again where the drive of a solve depends on the weights by solves before."""
-    component = parts.words["gradient"].component
-    if observations > 1 and (component is None or component.name != "backprop"):
-        raise Incompatible(
-            f"architecture 'particle_flow' on samples of {observations} observations needs gradient 'backprop', got "
-            f"{parts.words['gradient']}; write gradient: backprop, or data of one observation a sample"
-        )

@@ -7,10 +7,6 @@ from odeframe import Part
 # What a sample is: an architecture makes states of it that the dynamics must take.
 FLAT = {"flat=False": {"traits": ("image",)}, "flat=True": {"traits": ("vector",)}}
 
-# Several observations a sample: what drives one solve depends on the weights through the solves before it, and
-# gradients that take steps again would count that twice.
-UNROLLED = ("task=filtering", "gradient=backprop")
-
 PARTS = {
     "digits": Part(
         "odeframe_plugins.data.digits:Digits",
@@ -132,7 +128,7 @@ PARTS = {
     "mixture_stream": Part(
         "odeframe_plugins.data.streams:MixtureStream",
         traits=("stream",),
-        needs=UNROLLED,
+        needs=("task=filtering",),
         example={"particles": 8, "length": 3},
         summary="observations of a mixture of two normal distributions; the posterior of its means has two modes",
         source="Welling, Teh 2011, 5.1; Chen, Dai, Song 2019, 6.1",
@@ -147,7 +143,7 @@ PARTS = {
     "csv_stream": Part(
         "odeframe_plugins.data.csv_stream:CSVStream",
         traits=("stream",),
-        needs=UNROLLED,
+        needs=("task=filtering",),
         example={"path": str(Path(__file__).with_name("example.csv")), "length": 3, "particles": 8},
         summary="your own stream: rows of a file in their order, with a likelihood",
     ),

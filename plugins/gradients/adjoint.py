@@ -35,7 +35,7 @@ from odeframe_plugins.gradients.costate import (
     Trajectory,
     VectorLaw,
 )
-from odeframe_plugins.gradients.dependence import autocast_state, check_places, dependencies
+from odeframe_plugins.gradients.dependence import Dependence, autocast_state, check_places, dependence
 from odeframe_plugins.gradients.replay import refuse_second
 
 
@@ -73,15 +73,15 @@ class Adjoint(Gradient):
                 f"gradient {self.name!r}: got a complex state, expected a real one; write gradient='backprop'"
             )
         times = check_times(times)
-        tensors = dependencies(field, times, self.name)
+        found = dependence(field, times, self.name)
         if any(parameter.requires_grad for parameter in solver.parameters()):
             raise Incompatible(
                 f"gradient {self.name!r}: {type(solver).__name__} has trainable coefficients, which the differential "
                 "equation does not know; write gradient='backprop'"
             )
         box: list[Solution] = []
-        forward = self.forward(solver, field)
-        states = AdjointSolve.apply(self.name, forward, solver, field, box, x0, times, *tensors)
+        forward = self.forward(solver, found.field)
+        states = AdjointSolve.apply(self.name, forward, solver, found, box, x0, times, *found.tensors)
         solution = box[0]
         solution.states, solution.times = states, times
         return solution
@@ -100,7 +100,7 @@ class AdjointSolve(torch.autograd.Function):
         name: str,
         forward: Callable[[Tensor, Tensor], tuple[Solution, Trajectory | None]],
         solver: Solver,
-        field: Field,
+        found: Dependence,
         box: list[Solution],
         x0: Tensor,
         times: Tensor,
@@ -109,8 +109,8 @@ class AdjointSolve(torch.autograd.Function):
         plain = times.detach()
         solution, ctx.trajectory = forward(x0.detach(), plain)
         box.append(solution)
-        ctx.name, ctx.solver, ctx.field, ctx.autocast = name, solver, field, autocast_state(x0.device.type)
-        ctx.places = {id(tensor): i for i, tensor in enumerate(tensors)}
+        ctx.name, ctx.solver, ctx.field, ctx.autocast = name, solver, found.field, autocast_state(x0.device.type)
+        ctx.leaves = found.leaves
         ctx.save_for_backward(solution.states, plain, *tensors)
         return solution.states
 
@@ -136,7 +136,8 @@ class _Backward:
     """The backward solve: one solve in which the costate jumps at output times, piece by piece between breakpoints."""
 
     def __init__(self, ctx: Any, times: Tensor, gradients: list[Tensor], with_times: bool) -> None:
-        self.name, self.field, self.trajectory, self.places = ctx.name, ctx.field, ctx.trajectory, ctx.places
+        self.name, self.field, self.trajectory = ctx.name, ctx.field, ctx.trajectory
+        self.places = {id(leaf): i for i, leaf in enumerate(ctx.leaves)}
         self.times, self.gradients, self.with_times, self.checked = times, gradients, with_times, False
         self.solver = copy.copy(ctx.solver)
         self.solver.on_failure = "raise"

@@ -15,7 +15,13 @@ from odeframe.field import State
 from odeframe.grid import check_times
 from odeframe.pace import Pace
 from odeframe.solver import StopRule
-from odeframe_plugins.gradients.dependence import autocast_state, dependencies, random_state, same_random
+from odeframe_plugins.gradients.dependence import (
+    Dependence,
+    autocast_state,
+    dependence,
+    random_state,
+    same_random,
+)
 from odeframe_plugins.gradients.replay import (
     AdaptiveSteps,
     GridSteps,
@@ -67,27 +73,27 @@ class Checkpoint(Gradient):
                 "per_sample=False, or gradient='backprop'"
             )
         times = check_times(times)
-        tensors = dependencies(field, times, NAME)
-        if not torch.is_grad_enabled() or not any(v.requires_grad for v in (x0, times, *tensors)):
+        found = dependence(field, times, NAME)
+        if not torch.is_grad_enabled() or not any(v.requires_grad for v in (x0, times, *found.tensors)):
             return solver.solve(field, x0, times)
         if isinstance(solver, AdaptiveSolver) and times.requires_grad:
-            return self.with_times(solver, field, x0, times, tensors)
-        return self.replayed(solver, field, x0, times, tensors)
+            return self.with_times(solver, field, x0, times, found)
+        return self.replayed(solver, found, x0, times)
 
-    def replayed(self, solver: Solver, field: Field, x0: Tensor, times: Tensor, tensors: list[Tensor]) -> Solution:
+    def replayed(self, solver: Solver, found: Dependence, x0: Tensor, times: Tensor) -> Solution:
         """The solve with its custom backward pass."""
         box: list[Solution] = []
-        states = _CheckpointSolve.apply(solver, field, self.slots, box, x0, times, *tensors)
+        states = _CheckpointSolve.apply(solver, found, self.slots, box, x0, times, *found.tensors)
         solution = box[0]
         solution.states, solution.times = states, times
         return solution
 
     def with_times(
-        self, solver: AdaptiveSolver, field: Field, x0: Tensor, times: Tensor, tensors: list[Tensor]
+        self, solver: AdaptiveSolver, field: Field, x0: Tensor, times: Tensor, found: Dependence
     ) -> Solution:
         """An adaptive solve whose ends carry gradients, added as the solver itself adds them, outside of the steps."""
         pace = Pace(solver, field, x0, times)
-        solution = self.replayed(solver, field, pace.x, times.detach(), tensors)
+        solution = self.replayed(solver, found, pace.x, times.detach())
         pace.status, solution.times = solution.status, times
         solution.states = torch.stack(pace.shift_ends([x0, *solution.states[1:]]))
         return solution
@@ -121,14 +127,15 @@ class _CheckpointSolve(torch.autograd.Function):
     def forward(
         ctx: Any,
         solver: Any,
-        field: Field,
+        found: Dependence,
         slots: int | None,
         box: list[Solution],
         x0: Tensor,
         times: Tensor,
         *tensors: Tensor,
     ) -> Tensor:
-        plain, watched = times.detach(), copy.copy(field)
+        plain, field = times.detach(), found.field
+        watched = copy.copy(field)
         steps: GridSteps | AdaptiveSteps | None = None
         planned: Container[int] | None = None
         if isinstance(solver, StepSolver):
@@ -148,7 +155,10 @@ class _CheckpointSolve(torch.autograd.Function):
                 )
             steps = AdaptiveSteps(solver, field, plain, keeper.steps)
         ctx.steps, ctx.slots, ctx.status = steps, slots, solution.status
-        ctx.tensors, ctx.versions = tensors, [tensor._version for tensor in tensors]  # by reference: no activations
+        ctx.leaves, ctx.versions = (
+            found.leaves,
+            [leaf._version for leaf in found.leaves],
+        )  # by reference: no activations
         ctx.autocast, ctx.device = autocast_state(x0.device.type), x0.device
         kept = {k: (x, () if steps.fresh(k) else memory, random) for k, (x, memory, random) in keeper.kept.items()}
         ctx.kept = [(k, len(memory), random) for k, (_, memory, random) in kept.items()]
@@ -158,7 +168,7 @@ class _CheckpointSolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second(NAME)
-        check_versions(ctx.tensors, ctx.versions, NAME)
+        check_versions(ctx.leaves, ctx.versions, NAME)
         if ctx.status is not Status.SUCCESS:
             raise Incompatible(f"gradient 'checkpoint': the solve failed ({ctx.status.message}), so it has no gradient")
         times, *saved = ctx.saved_tensors
@@ -168,7 +178,7 @@ class _CheckpointSolve(torch.autograd.Function):
             saved = saved[1 + length :]
         stats = ctx.steps.field.stats
         forward_count = stats.nfe
-        sweep = Sweep(ctx.steps, grads, ctx.tensors, ctx.autocast, ctx.needs_input_grad[5], NAME)
+        sweep = Sweep(ctx.steps, grads, ctx.leaves, ctx.autocast, ctx.needs_input_grad[5], NAME)
         devices = [ctx.device] if ctx.random and ctx.device.type == "cuda" else []
         with torch.random.fork_rng(devices, enabled=ctx.random):
             _Reversal(sweep, kept, ctx.random, ctx.device).run(len(ctx.steps), ctx.slots)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,25 +16,76 @@ from odeframe.grid import inside
 from odeframe.transforms import transforming
 
 
-def dependencies(field: Field, times: Tensor, gradient: str) -> list[Tensor]:
+@dataclass(frozen=True)
+class Dependence:
+    """What a solve depends on besides its start and its times.
+
+    Attributes:
+        field: what is solved, cut off from what made it.
+        tensors: what asks for a gradient, for autograd to go on from.
+        leaves: the same one by one as the field has them, for a backward pass of one's own to end at.
+    """
+
+    field: Field
+    tensors: list[Tensor]
+    leaves: list[Tensor]
+
+
+def dependence(field: Field, times: Tensor, gradient: str) -> Dependence:
     """Everything the field depends on between the first and the last time that asks for a gradient, each once.
 
     Raises:
-        Incompatible: a transform of ``torch.func`` is at work, which a backward pass of one's own is not part of.
+        Incompatible: a transform of ``torch.func`` is at work, which a backward pass of one's own is not part of; or
+            weights that were swapped in are computed from one another.
     """
     if transforming():
         raise Incompatible(
             f"gradient {gradient!r}: got a transform of torch.func (grad, vjp, jvp, vmap), expected plain autograd; "
             "write torch.autograd.grad, or gradient='backprop'"
         )
-    plain = times.detach()
+    plain, inner = times.detach(), field.cut()
     nodes = [plain[0], *(torch.tensor(p, dtype=plain.dtype) for p in inside(field.breakpoints(), times)), plain[-1]]
-    found: dict[int, Tensor] = {}
+    found: dict[int, tuple[Tensor, Tensor]] = {}
     for t, t_next in itertools.pairwise(nodes):
-        for tensor in field.on(t, t_next).tensors:
+        for tensor, leaf in zip(field.on(t, t_next).tensors, inner.on(t, t_next).tensors, strict=True):
             if tensor.requires_grad:
-                found[id(tensor)] = tensor
-    return list(found.values())
+                found[id(leaf)] = (tensor, leaf)
+    pairs = list(found.values())
+    made = Dependence(inner, [tensor for tensor, _ in pairs], [leaf for _, leaf in pairs])
+    check_apart(made.leaves, gradient)
+    return made
+
+
+def graph_before(ends: Iterable[Any], stops: Container[Any] = ()) -> Iterator[Any]:
+    """Every node of autograd's graph that leads to ``ends``, those included, each once; not past ``stops``."""
+    stack, seen = list(ends), set[Any]()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen or node in stops:
+            continue
+        seen.add(node)
+        yield node
+        stack.extend(before for before, _ in node.next_functions)
+
+
+def check_apart(leaves: Sequence[Tensor], gradient: str) -> None:
+    """Refuses tensors of which one is computed from another: its share would be counted twice.
+
+    Raises:
+        Incompatible: naming the shape of one that leads to another.
+    """
+    known = {id(tensor) for tensor in leaves}
+    nodes = {tensor.grad_fn for tensor in leaves if tensor.grad_fn is not None}
+    for tensor in leaves:
+        for node in graph_before(
+            [] if tensor.grad_fn is None else [before for before, _ in tensor.grad_fn.next_functions]
+        ):
+            if node in nodes or id(getattr(node, "variable", None)) in known:
+                raise Incompatible(
+                    f"gradient {gradient!r}: a tensor of shape {tuple(tensor.shape)} that the field depends on is "
+                    "computed from another of them (tied weights swapped in by functional_call?), which would be "
+                    "counted twice; write gradient='backprop'"
+                )
 
 
 def check_dependence(outputs: Sequence[Tensor], known: Sequence[Tensor], gradient: str) -> None:
@@ -51,12 +103,7 @@ def check_dependence(outputs: Sequence[Tensor], known: Sequence[Tensor], gradien
     """
     seen_tensors = {id(tensor) for tensor in known}
     stops = {tensor.grad_fn for tensor in known if tensor.grad_fn is not None}
-    stack, seen = [output.grad_fn for output in outputs], set(stops)
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in graph_before([output.grad_fn for output in outputs], stops):
         variable = getattr(node, "variable", None)
         if variable is not None and id(variable) not in seen_tensors and not getattr(variable, "unknown", False):
             raise Incompatible(
@@ -64,7 +111,6 @@ def check_dependence(outputs: Sequence[Tensor], known: Sequence[Tensor], gradien
                 "neither a parameter of the dynamics nor part of the drive, so its gradient would be lost; register "
                 "it as an nn.Parameter, pass it as drive=..., or write gradient='backprop'"
             )
-        stack.extend(following for following, _ in node.next_functions)
 
 
 def check_places(tensors: Sequence[Tensor], places: Container[int], gradient: str) -> None:

@@ -13,7 +13,13 @@ from odeframe import Field, Gradient, Incompatible, InvalidOption, ReversibleSol
 from odeframe.field import State
 from odeframe.grid import check_times
 from odeframe.solver import StopRule
-from odeframe_plugins.gradients.dependence import autocast_state, dependencies, random_state, same_random
+from odeframe_plugins.gradients.dependence import (
+    Dependence,
+    autocast_state,
+    dependence,
+    random_state,
+    same_random,
+)
 from odeframe_plugins.gradients.replay import GridSteps, Sweep, check_versions, refuse_second
 
 NAME = "reversible"
@@ -46,11 +52,11 @@ class Reversible(Gradient):
                 "solver with the trait 'reversible', e.g. 'reversible_heun', or write gradient='checkpoint'"
             )
         times = check_times(times)
-        tensors = dependencies(field, times, NAME)
-        if not torch.is_grad_enabled() or not any(v.requires_grad for v in (x0, times, *tensors)):
+        found = dependence(field, times, NAME)
+        if not torch.is_grad_enabled() or not any(v.requires_grad for v in (x0, times, *found.tensors)):
             return solver.solve(field, x0, times)
         box: list[Solution] = []
-        states = _ReversibleSolve.apply(solver, field, box, x0, times, *tensors)
+        states = _ReversibleSolve.apply(solver, found, box, x0, times, *found.tensors)
         solution = box[0]
         solution.states, solution.times = states, times
         return solution
@@ -77,13 +83,13 @@ class _ReversibleSolve(torch.autograd.Function):
     def forward(
         ctx: Any,
         solver: ReversibleSolver,
-        field: Field,
+        found: Dependence,
         box: list[Solution],
         x0: Tensor,
         times: Tensor,
         *tensors: Tensor,
     ) -> Tensor:
-        plain, random = times.detach(), random_state(x0.device)
+        plain, field, random = times.detach(), found.field, random_state(x0.device)
         steps = GridSteps(solver, field, plain)
         watched, ends = copy.copy(field), _Ends(steps, x0.detach())
         watched.taken = ends
@@ -95,7 +101,10 @@ class _ReversibleSolve(torch.autograd.Function):
             )
         box.append(solution)
         ctx.steps, ctx.status, ctx.autocast = steps, solution.status, autocast_state(x0.device.type)
-        ctx.tensors, ctx.versions = tensors, [tensor._version for tensor in tensors]  # by reference: no activations
+        ctx.leaves, ctx.versions = (
+            found.leaves,
+            [leaf._version for leaf in found.leaves],
+        )  # by reference: no activations
         ctx.dropped = [(k, len(memory)) for k, memory in ends.dropped.items()]
         kept = [v for memory in ends.dropped.values() for v in memory]
         ctx.save_for_backward(x0, plain, ends.last[0], *ends.last[1], *kept)
@@ -105,7 +114,7 @@ class _ReversibleSolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second(NAME)
-        check_versions(ctx.tensors, ctx.versions, NAME)
+        check_versions(ctx.leaves, ctx.versions, NAME)
         x0, times, x, *rest = ctx.saved_tensors
         memory, kept = tuple(rest[: ctx.num_memory]), rest[ctx.num_memory :]
         dropped = {}
@@ -115,7 +124,7 @@ class _ReversibleSolve(torch.autograd.Function):
         if ctx.status is not Status.SUCCESS:
             raise Incompatible(f"gradient 'reversible': the solve failed ({ctx.status.message}), so it has no gradient")
         forward_count = stats.nfe
-        sweep = Sweep(steps, grads, ctx.tensors, ctx.autocast, ctx.needs_input_grad[4], NAME)
+        sweep = Sweep(steps, grads, ctx.leaves, ctx.autocast, ctx.needs_input_grad[4], NAME)
         for k in reversed(range(len(steps))):
             with torch.no_grad(), ctx.autocast():
                 law, (t, dt) = steps.law(k), steps.span(k)

@@ -18,16 +18,18 @@ from odeframe_plugins.solvers.stages import StageSystem, rows
 def solve_stages(system: StageSystem, find: Callable[[], Outcome], kind: Kind) -> tuple[Tensor, Outcome]:
     """The increments ``z`` of a stage system, with the gradient of the equation that they solve.
 
-    The iterations leave no graph.  Where gradients are recorded, one more evaluation at the solution does.
+    The iterations leave no graph.  Where gradients are recorded, one more evaluation at the solution does, unless the
+    last one of the iteration has shown that there is nothing to record.
 
     Args:
         system: the equation ``z = image(z)``.
         find: runs an iteration.
         kind: how linear systems are solved in the backward pass: ``"exact"`` by factorisation, else by GMRES.
     """
+    system.watch = torch.is_grad_enabled()
     with torch.no_grad():
         outcome = find()
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or (system.seen and system.watch):
         return outcome.z, outcome
     leaf = outcome.z.detach().requires_grad_(True)
     leaf.unknown = True  # type: ignore[attr-defined]  # for gradients that look for what a step depends on

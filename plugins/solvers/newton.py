@@ -57,14 +57,14 @@ class SimplifiedNewton:
         """One law call a stage."""
         system = self._system
         if self._own and (self._factors is None or self._renew is not None):
-            f, jacobian = velocity_and_jacobian(system.law, system.time(0), (system.base + z)[:, 0])
+            f, jacobian = velocity_and_jacobian(system.law, system.times[0], (system.base + z)[:, 0])
             if self._renew is not None:
                 jacobian = torch.where(self._renew[:, None, None], jacobian, self._jacobian)
             self._jacobian, self._renew = jacobian, None
             self._factors = Factors(jacobian, system.dt, system.coupling)
             residual = system.mixed(f[:, None]) - z
         else:
-            residual = system.image(z) - z
+            residual = system.iterated(z) - z
         assert self._factors is not None
         return self._factors.solve(stage_columns(residual)).reshape(z.shape)
 
@@ -133,7 +133,7 @@ class Anderson:
 
     def correct(self, z: Tensor) -> Tensor:
         """One law call a stage."""
-        point, residual = columns(z), columns(self._system.image(z) - z)
+        point, residual = columns(z), columns(self._system.iterated(z) - z)
         self._points = [*self._points[-self._depth :], point]
         self._residuals = [*self._residuals[-self._depth :], residual]
         if len(self._points) == 1:

@@ -11,7 +11,7 @@ from torch import Tensor
 from odeframe.adaptive import Attempt
 from odeframe.field import per_sample
 from odeframe_plugins.solvers.newton import per_sample_mask
-from odeframe_plugins.solvers.stages import Coupling
+from odeframe_plugins.solvers.stages import Coupling, constant, mixture, stage_columns
 from odeframe_plugins.solvers.stiff import ImplicitAdaptive, Step, Trial, divided, lagrange, weighted
 
 ROOT = math.sqrt(6)
@@ -21,6 +21,8 @@ MATRIX = (
     ((296 + 169 * ROOT) / 1800, (88 + 7 * ROOT) / 360, (-2 - 3 * ROOT) / 225),
     ((16 - ROOT) / 36, (16 + ROOT) / 36, 1 / 9),
 )
+#: Rows that make the coefficients of theta, theta^2, theta^3 of the collocation polynomial from the increments.
+COEFFICIENTS = tuple(map(tuple, torch.linalg.inv(torch.tensor([[c, c**2, c**3] for c in NODES]).double()).tolist()))
 #: The error estimate is ``gamma (dt f(t, x) + sum_i e_i z_i)``, filtered.
 ERROR = ((-13 - 7 * ROOT) / 3, (-13 + 7 * ROOT) / 3, -1 / 3)
 
@@ -39,7 +41,8 @@ class Radau(ImplicitAdaptive):
     traits: ClassVar[tuple[str, ...]] = ("adaptive", "implicit")
     order, error_order, coupling = 5, 4, Coupling(MATRIX, NODES)
     _gamma = next(value.real for value, _, _ in coupling.modes if not isinstance(value, complex))
-    _inverse = torch.linalg.inv(coupling.matrix).tolist()
+    #: rows that make ``dt f(t + dt, y_3)`` and ``e . z`` of the increments
+    _ends = (tuple(torch.linalg.inv(coupling.matrix)[2].tolist()), ERROR)
 
     def past(self, x: Tensor) -> tuple[Tensor, ...]:
         """The increments of the last step and its length, 0 where there is none."""
@@ -51,9 +54,10 @@ class Radau(ImplicitAdaptive):
         x, dt = trial.x, trial.dt
         z = trial.solve(x[:, None], self.coupling, extrapolated(trial))
         stages = list(z.unbind(1))
-        slope = divided(weighted(self._inverse[2], stages), dt)
+        velocity, known = mixture(self._ends, z).unbind(1)
+        slope = divided(velocity, dt)
         with torch.no_grad():
-            known = self._gamma * weighted(ERROR, stages)
+            known = self._gamma * known
             error = self.estimate(trial, trial.slope, known)
             size = trial.size(error[:, None], error[:, None])
             if bool((size > 1).any()):
@@ -78,6 +82,8 @@ def extrapolated(trial: Trial) -> Tensor:
     old, length = trial.past
     share = torch.as_tensor(trial.dt, device=length.device).detach() / torch.where(length == 0, 1.0, length)
     share = torch.where(length == 0, torch.zeros_like(share), share)
-    before = list(old.unbind(1))
-    guesses = [weighted(lagrange((0.0, *NODES), 1 + c * share)[1:], before) - before[2] for c in NODES]
-    return torch.stack(guesses, dim=1)
+    nodes, coefficients = (constant(rows, length.dtype, length.device) for rows in ((NODES,), COEFFICIENTS))
+    theta = 1 + nodes * share[:, None]
+    weights = torch.stack([theta, theta**2, theta**3], dim=2) @ coefficients
+    weights[..., 2] -= 1
+    return (weights.to(old.dtype) @ stage_columns(old)).reshape(old.shape)

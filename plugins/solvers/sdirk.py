@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, ClassVar
 
@@ -11,8 +12,8 @@ from torch import Tensor
 from odeframe.adaptive import Attempt
 from odeframe.field import per_sample
 from odeframe_plugins.solvers.order_conditions import ElementaryWeights
-from odeframe_plugins.solvers.stages import Coupling
-from odeframe_plugins.solvers.stiff import ImplicitAdaptive, Step, Trial, divided, lagrange, weighted
+from odeframe_plugins.solvers.stages import Coupling, mixture
+from odeframe_plugins.solvers.stiff import ImplicitAdaptive, Step, Trial, divided, lagrange
 
 Row = tuple[Fraction, ...]
 TOLERANCE = 1e-13
@@ -43,15 +44,19 @@ class DiagonallyImplicit(ImplicitAdaptive):
         gamma = cls.a[-1][-1]
         assert cls.order is not None
         check_tableau(cls.__name__, cls.a, cls.b_error, (cls.order, cls.error_order - 1))
-        cls._rows = [[float(v) for v in row[:-1]] for row in cls.a]
-        cls._nodes = [float(sum(row)) for row in cls.a]
-        cls._weights, cls._gamma = [float(v) for v in cls.b_error], float(gamma)
+        nodes = [0.0, *(float(sum(row)) for row in cls.a)]
+        cls._gamma = float(gamma)
+        cls._rows = [
+            ((0.0, *map(float, row[:-1])), tuple(cls._gamma * v for v in guess(nodes[: i + 1], nodes[i + 1])))
+            for i, row in enumerate(cls.a)
+        ]
+        cls._weights = ((0.0, *map(float, cls.b_error)),)
         cls.coupling = Coupling([[cls._gamma]], [0.0])
-        cls._couplings = [Coupling([[cls._gamma]], [node]) for node in cls._nodes]
+        cls._couplings = [Coupling([[cls._gamma]], [node]) for node in nodes[1:]]
 
-    _rows: ClassVar[list[list[float]]]
-    _nodes: ClassVar[list[float]]
-    _weights: ClassVar[list[float]]
+    #: for each stage, what of the slopes, that of the start first, makes its base and its guess
+    _rows: ClassVar[list[tuple[tuple[float, ...], ...]]]
+    _weights: ClassVar[tuple[tuple[float, ...], ...]]
     _gamma: ClassVar[float]
     _couplings: ClassVar[list[Coupling]]
 
@@ -62,21 +67,16 @@ class DiagonallyImplicit(ImplicitAdaptive):
     def run(self, trial: Trial) -> Step:
         """The stages one by one, each guessed by extrapolating the slopes before it."""
         x, dt = trial.x, per_sample(trial.dt, trial.x)
-        slopes, y = list[Tensor](), x
-        for i, node in enumerate(self._nodes):
-            base = x + dt * weighted(self._rows[i], slopes) if i else x
-            guess = self.guess([trial.slope, *slopes], [0.0, *self._nodes[:i]], node)
-            z = trial.solve(base[:, None], self._couplings[i], (dt * self._gamma * guess)[:, None])[:, 0]
+        slopes, y = [trial.slope], x
+        for rows, coupling in zip(self._rows, self._couplings, strict=True):
+            move, guess = mixture(rows, torch.stack(slopes, dim=1)).unbind(1)
+            base = x + dt * move
+            z = trial.solve(base[:, None], coupling, (dt * guess)[:, None])[:, 0]
             slopes.append(divided(z, trial.dt) / self._gamma)
             y = base + z
         with torch.no_grad():
-            error = trial.smooth(dt * weighted(self._weights, slopes), self.coupling)
+            error = trial.smooth(dt * mixture(self._weights, torch.stack(slopes, dim=1))[:, 0], self.coupling)
         return Step(y, error, slopes[-1], (), (trial.slope, slopes[-1], y))
-
-    def guess(self, known: list[Tensor], at: list[float], node: float) -> Tensor:
-        """The slope at a node, from up to three known ones."""
-        near = sorted(range(len(at)), key=lambda j: abs(at[j] - node))[:3]
-        return weighted(lagrange([at[j] for j in near], node), [known[j].detach() for j in near])
 
     def interpolate(self, theta: Any, dt: Any, x: Tensor, attempt: Attempt) -> Tensor:
         """The cubic with the states and slopes at both ends."""
@@ -86,6 +86,13 @@ class DiagonallyImplicit(ImplicitAdaptive):
         s, dt = per_sample(theta, x), per_sample(dt, x)
         change = end - x - dt * first
         return x + dt * s * first + s * s * (3 - 2 * s) * change + dt * s * s * (s - 1) * (last - first)
+
+
+def guess(at: Sequence[float], node: float) -> list[float]:
+    """Weights of slopes known ``at`` some nodes that extrapolate to another, by the up to three nearest."""
+    near = sorted(range(len(at)), key=lambda j: abs(at[j] - node))[:3]
+    found = dict(zip(near, lagrange([at[j] for j in near], node), strict=True))
+    return [found.get(j, 0.0) for j in range(len(at))]
 
 
 def check_tableau(name: str, a: tuple[Row, ...], b_error: Row, orders: tuple[int, int]) -> None:

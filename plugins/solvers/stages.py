@@ -30,6 +30,7 @@ class Coupling:
 
     def __init__(self, a: Sequence[Sequence[float]], nodes: Sequence[float]) -> None:
         self.matrix, self.nodes = torch.tensor(a, dtype=torch.float64), tuple(float(c) for c in nodes)
+        self.first = float(a[0][0])
         values, right = torch.linalg.eig(self.matrix)
         left = torch.linalg.inv(right)
         self.modes: list[tuple[complex, Tensor, Tensor]] = []
@@ -40,6 +41,7 @@ class Coupling:
                 self.modes.append((value, left[i], 2 * right[:, i]))
 
     @functools.lru_cache(maxsize=16)  # noqa: B019 - couplings are constants of a class
+    @torch.inference_mode(False)  # what is kept serves a later solve with a graph too
     def on(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, list[tuple[complex, Tensor, Tensor]]]:
         """``A`` and the modes ``(lambda, row of V^-1, column of V)`` where the state lives."""
         pair = torch.complex(torch.empty((), dtype=dtype), torch.empty((), dtype=dtype)).dtype
@@ -48,6 +50,20 @@ class Coupling:
             return v.to(device, pair if v.is_complex() else dtype)
 
         return move(self.matrix), [(value, move(left), move(right)) for value, left, right in self.modes]
+
+
+@functools.lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def constant(rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A matrix of numbers where the state lives."""
+    return torch.tensor(rows, dtype=dtype, device=device)
+
+
+def mixture(rows: tuple[tuple[float, ...], ...], vectors: Tensor) -> Tensor:
+    """``sum_j rows_ij v_j`` of vectors ``(batch, s, *state)``, ``(batch, len(rows), *state)``, by one product."""
+    flat = stage_columns(vectors)
+    made = constant(rows, flat.dtype, flat.device) @ flat
+    return made.reshape(vectors.shape[0], len(rows), *vectors.shape[2:])
 
 
 @dataclass
@@ -60,6 +76,8 @@ class StageSystem:
         dt: its length: a number, 0-d or ``(batch,)``.
         base: ``r`` ``(batch, s or 1, *state)``, what is known of the stages.
         coupling: ``A`` and ``c``.
+        watch: whether to look for a graph of the velocities; ends with the first one found.
+        seen: whether that was looked for.
     """
 
     law: Law
@@ -67,25 +85,41 @@ class StageSystem:
     dt: Any
     base: Tensor
     coupling: Coupling
+    watch: bool = False
+    seen: bool = False
 
-    def time(self, i: int) -> Tensor:
+    @functools.cached_property
+    def times(self) -> list[Tensor]:
         """``t + c_i dt``."""
-        return self.t + self.coupling.nodes[i] * self.dt
+        return [self.t + node * self.dt for node in self.coupling.nodes]
+
+    @functools.cached_property
+    def length(self) -> Any:
+        """``dt a_11``, for a stage alone."""
+        return self.coupling.first * self.dt
 
     def velocities(self, z: Tensor) -> Tensor:
         """``f`` at every stage, of the shape of ``z``: one call of the law a stage."""
         y = self.base + z
         if z.shape[1] == 1:
-            return self.law(self.time(0), y[:, 0])[:, None]
-        return torch.stack([self.law(self.time(i), y[:, i]) for i in range(z.shape[1])], dim=1)
+            return self.law(self.times[0], y[:, 0])[:, None]
+        return torch.stack([self.law(t, each) for t, each in zip(self.times, y.unbind(1), strict=True)], dim=1)
+
+    def iterated(self, z: Tensor) -> Tensor:
+        """``image(z)`` without its graph; under ``watch`` it is noted whether there is one."""
+        if not self.watch:
+            return self.image(z)
+        with torch.enable_grad():
+            image = self.image(z)
+        self.seen, self.watch = True, not image.requires_grad
+        return image.detach()
 
     def mixed(self, velocities: Tensor) -> Tensor:
         """``dt A f`` of velocities ``(batch, s, *state)``."""
+        if velocities.shape[1] == 1:
+            return per_sample(self.length, velocities) * velocities
         matrix, _ = self.coupling.on(velocities.dtype, velocities.device)
-        if velocities.shape[1] > 1:
-            velocities = (matrix @ stage_columns(velocities)).reshape(velocities.shape)
-        else:
-            velocities = matrix[0, 0] * velocities
+        velocities = (matrix @ stage_columns(velocities)).reshape(velocities.shape)
         return per_sample(self.dt, velocities) * velocities
 
     def image(self, z: Tensor) -> Tensor:

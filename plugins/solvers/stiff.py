@@ -34,7 +34,7 @@ class Trial:
         slope: ``f(t, x)``.
         past: what the scheme carries besides it.
         kind: how stages are solved.
-        scale: ``(batch, D)`` the tolerance of each component.
+        scale: ``(batch, 1, D)`` the tolerance of each component.
         tolerance: of the iteration, as a share of ``scale``.
         limit: corrections a stage.
         factors: of the iteration's matrix, ``None`` where there is none.
@@ -71,7 +71,7 @@ class Trial:
 
     def size(self, delta: Tensor, z: Tensor) -> Tensor:
         """The root mean square of a correction over tolerance, ``(batch,)``."""
-        ratio = stage_columns(delta) / self.scale[:, None]
+        ratio = stage_columns(delta) / self.scale
         return torch.linalg.vector_norm(ratio, dim=(1, 2)) / ratio[0].numel() ** 0.5
 
     def smooth(self, error: Tensor, coupling: Coupling) -> Tensor:
@@ -193,7 +193,7 @@ class ImplicitAdaptive(AdaptiveSolver):
         rtol, atol = self.tolerances(x.dtype)
         least = 10 * torch.finfo(x.dtype).eps / rtol
         tolerance = self.newton_tol or max(least, min(0.03, rtol**0.5))
-        scale = atol + rtol * columns(x.detach()).abs()
+        scale = (atol + rtol * columns(x.detach()).abs())[:, None]
         factors = None if jacobian is None else Factors(jacobian, dt, self.coupling)
         kind = "exact" if jacobian is not None else resolve(self.newton, x)
         slope, past = known
