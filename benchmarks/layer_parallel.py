@@ -8,10 +8,12 @@ Iterations are counts in float64, the same on every machine.  The predictions ar
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 import odeframe
@@ -62,16 +64,79 @@ def iterations_table() -> list[str]:
     return lines
 
 
+def levels_table() -> list[str]:
+    """Corrections to 1e-6 by the number of levels, and the coarse steps that a sweep takes one after the other."""
+    lines = ["| layers, coarsening | h | levels | smooth, F | smooth, FCF | independent, F | coarse steps in a row |"]
+    lines.append("|---" * 7 + "|")
+    for layers, factor, horizon, depths in (
+        (256, 4, 1.0, (2, 3, 4)),
+        (1024, 4, 1.0, (2, 3, 4, 5)),
+        (64, 2, 64.0, (2, 3, 4)),
+    ):
+        for levels in depths:
+            options = {"coarsening": factor, "tolerance": 1e-6, "levels": levels}
+            cells = [
+                corrections(network(layers, horizon, True, **options)),
+                corrections(network(layers, horizon, True, relaxation="FCF", **options)),
+                corrections(network(layers, horizon, False, **options)),
+            ]
+            row = f"| {layers}, {factor} | {horizon / layers:.3g} | {levels} | {' | '.join(cells)} |"
+            lines.append(f"{row} {math.ceil(layers / factor ** (levels - 1))} |")
+    return lines
+
+
+def best_levels(machine: Machine, layers: int, ranks: int, iterations: int) -> tuple[float, int, int]:
+    """The largest predicted speed-up with three levels or more, its coarsening and its levels."""
+    choices = [(2**k, levels) for k in range(1, 7) for levels in range(3, 9)]
+    legal = [(c, levels) for c, levels in choices if layers // c ** (levels - 1) >= max(2, ranks)]
+    found = [
+        (layer_parallel(machine, layers, ranks, c, iterations, levels=levels).speed_up, c, levels)
+        for c, levels in legal
+    ]
+    return max(found, default=(0.0, 0, 0))
+
+
+def figure(folder: Path) -> None:
+    """Predicted speed-up by the number of ranks: two levels, more, and sharing out the batch."""
+    machine, layers, ranks = Machine(), 4096, [2**k for k in range(11)]
+    canvas = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axes = canvas.subplots()
+    two = [
+        max(layer_parallel(machine, layers, r, 2**k, 1).speed_up for k in range(1, 7) if layers // 2**k >= r)
+        for r in ranks
+    ]
+    more = [best_levels(machine, layers, r, 1) for r in ranks]
+    axes.loglog(ranks, two, "o-", base=2, label="depth, two levels")
+    pairs = [(r, each[0]) for r, each in zip(ranks, more, strict=True) if each[1]]
+    axes.loglog(*zip(*pairs, strict=True), "s-", base=2, label="depth, three and more")
+    data = [data_parallel(machine, layers, r, 32).speed_up for r in ranks]
+    axes.loglog(ranks, data, "^--", base=2, label="data, batch 32")
+    axes.set(xlabel="ranks", ylabel="speed-up over one process, one correction")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    canvas.savefig(folder / "layer_parallel.png", dpi=80)
+
+
 def model_table() -> list[str]:
     """Predicted speed-up and memory of a rank by the number of ranks, 4,096 layers."""
     machine, layers = Machine(), 4096
-    lines = ["| ranks | coarsening | speed-up, 1 iteration | 3 iterations | memory | data parallel | its memory |"]
-    lines.append("|---" * 7 + "|")
+    heads = [
+        "ranks",
+        "coarsening",
+        "speed-up, 1 iteration",
+        "3 iterations",
+        "memory",
+        "more levels, 1",
+        "coarsening, levels",
+    ]
+    lines = [f"| {' | '.join([*heads, 'data parallel', 'its memory'])} |", "|---" * 9 + "|"]
     for ranks in (4, 16, 64, 256, 1024):
         factor = min(64, layers // ranks)
         one, three = (layer_parallel(machine, layers, ranks, factor, k) for k in (1, 3))
         data = data_parallel(machine, layers, ranks, 32)
         cells = [f"{one.speed_up:.2f}", f"{three.speed_up:.2f}", f"{one.memory / 1e9:.3g} GB"]
+        speed_up, *best = best_levels(machine, layers, ranks, 1)
+        cells += [f"{speed_up:.2f}", "{}, {}".format(*best)] if speed_up else ["none", ""]
         cells += [f"{data.speed_up:.1f}", f"{data.memory / 1e9:.3g} GB"]
         lines.append(f"| {ranks} | {factor} | {' | '.join(cells)} |")
     lines += ["", "| batch | parameters of a layer | depth is faster from |", "|---|---|---|"]
@@ -87,11 +152,12 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="a Markdown file with the marks of the table")
     target = parser.parse_args().write
     torch.set_num_threads(1)
-    text = "\n".join([*iterations_table(), "", *model_table()])
+    text = "\n".join([*iterations_table(), "", *levels_table(), "", *model_table()])
     print(f"odeframe {odeframe.__version__}, torch {torch.__version__}\n\n{text}")
     if target is not None:
         before, rest = target.read_text("utf-8").split(MARKS[0])
         _, after = rest.split(MARKS[1])
+        figure(target.parent / "figures")
         target.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
 
 

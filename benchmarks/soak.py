@@ -23,6 +23,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning  # noqa: F401  (its import sets the level of its log, which is set again below)
 import torch
 
 import odeframe

@@ -19,6 +19,7 @@ from odeframe_plugins.solvers.layer_parallel_model import (
     Machine,
     crossing,
     data_parallel,
+    evaluations,
     layer_parallel,
     serial_seconds,
 )
@@ -114,6 +115,42 @@ def test_exact_after_as_many_corrections_as_runs_less_one(relaxation, exact):
     assert differ(result(fewer), serial) > 1e-3, "one correction fewer is not exact, or the test shows nothing"
 
 
+@pytest.mark.parametrize("relaxation", ["F", "FCF"])
+@pytest.mark.parametrize(
+    "levels, coarsening, steps", [(3, 2, 24), pytest.param(4, 2, 24, marks=pytest.mark.slow), (3, 3, 28)]
+)
+def test_more_levels_converge_to_the_scheme(levels, coarsening, steps, relaxation):
+    """In 28 steps by 3 the last run of both coarse levels is a short one."""
+    words = {"levels": levels, "coarsening": coarsening, "tolerance": 1e-9, "relaxation": relaxation}
+    parallel = network({"name": "layer_parallel", **words}, steps)
+    assert differ(result(parallel), result(network({"name": "euler"}, steps))) < 1e-8
+    runs = -(-steps // coarsening)
+    assert 0 < max(parallel.solver.history.iterations) < runs - 1, "found by converging, not by coming to the end"
+
+
+@pytest.mark.parametrize("relaxation, exact", [pytest.param("F", 11, marks=pytest.mark.slow), ("FCF", 6)])
+def test_more_levels_are_exact_after_as_many_corrections_as_two(relaxation, exact):
+    """Whatever the coarse maps, and counted: every evaluation of the V-cycles is in the formula of the model."""
+    words = {"name": "layer_parallel", "levels": 3, "coarsening": 2, "tolerance": 0.0, "relaxation": relaxation}
+    serial = result(network({"name": "euler"}, 24, scale=40.0))
+    parallel = network(words, 24, scale=40.0)
+    assert differ(result(parallel), serial) <= 1e-11 * float(serial[1].abs().max())
+    assert parallel.solver.history.iterations == (exact, exact)
+    assert parallel.stats.nfe == evaluations(24, (12, 6), exact, relaxation == "FCF")
+
+
+def test_more_levels_with_a_memory_output_times_and_a_warm_start():
+    """Momentum's velocity, outputs within runs of both levels, and a second solve that begins where the first ended."""
+    times = (0.0, 4 / 26, 0.3, 0.31, 25 / 26, 1.0)
+    words = {"name": "layer_parallel", "levels": 3, "coarsening": 2, "tolerance": 1e-10, "warm_start": True}
+    for scheme, tolerance in (("euler", 1e-10), ("momentum", 0.0)):
+        parallel = network({**words, "of": scheme, "tolerance": tolerance}, 26, control="constant")
+        serial = result(network({"name": scheme}, 26, control="constant"), times)
+        assert differ(result(parallel, times), serial) < 1e-8
+        assert differ(result(parallel, times), serial) < 1e-8
+        assert parallel.solver.history.iterations[0] == 0 or tolerance == 0
+
+
 def test_the_errors_fall_by_the_iteration():
     """Inexact modes: state and gradient get better with each correction, by a factor of five and more."""
     serial = result(smooth(network({"name": "euler"}, 32)))
@@ -133,8 +170,9 @@ def test_the_mean_of_the_weights_is_a_better_coarse_law_than_one_of_them():
     assert counts["mean"][0] < counts["pick"][0] and counts["mean"][1] < counts["pick"][1], counts
 
 
-def iterations_to_convergence(steps, coarsening):
-    flow = smooth(network({"name": "layer_parallel", "coarsening": coarsening, "tolerance": 1e-6}, steps))
+def iterations_to_convergence(steps, coarsening, levels=2):
+    words = {"name": "layer_parallel", "coarsening": coarsening, "tolerance": 1e-6, "levels": levels}
+    flow = smooth(network(words, steps))
     result(flow)
     return flow.solver.history.iterations
 
@@ -145,6 +183,14 @@ def test_iterations_do_not_grow_from_256_to_1024_layers():
     same_coarsening = iterations_to_convergence(1024, 8)
     assert deeper[0] <= deep[0] and deeper[1] <= deep[1], (deep, deeper)
     assert same_coarsening[0] <= deep[0] and same_coarsening[1] <= deep[1], (deep, same_coarsening)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("levels", [3, 4])
+def test_more_levels_cost_at_most_two_corrections_at_256_and_at_1024_layers(levels):
+    for steps in (256, 1024):
+        two, more = iterations_to_convergence(steps, 4), iterations_to_convergence(steps, 4, levels)
+        assert all(a <= b <= a + 2 for a, b in zip(two, more, strict=True)), (steps, two, more)
 
 
 @pytest.mark.parametrize(
@@ -224,11 +270,14 @@ def test_history_counts_evaluations():
 
 def test_refusals():
     wrong = {"coarsening": 1, "iterations": -1, "tolerance": -1.0, "relaxation": "CF", "coarse": "sum", "of": "dopri5"}
+    wrong["levels"] = 1
     for option, value in wrong.items():
         with pytest.raises(InvalidOption):
             odeframe.build("solver", "layer_parallel", **{option: value})
     with pytest.raises(InvalidOption, match="without steps"):
         odeframe.build("solver", "layer_parallel", of={"name": "rk4", "steps": 3})
+    with pytest.raises(InvalidOption, match=r"4 levels .* one interval of 8 steps .* at most levels: 3"):
+        network({"name": "layer_parallel", "coarsening": 2, "levels": 4}, 8)(batch())
     flow = network({"name": "layer_parallel"}, 8)
     with pytest.raises(InvalidOption, match="no stop rules"):
         flow.solve(batch(), stop=lambda t, x, memory: x[:, 0] > 0)
@@ -286,8 +335,10 @@ def on_a_rank(rank, ranks, folder, options, steps):
         (2, {"tolerance": 1e-10}),
         (4, {"tolerance": 1e-10}),
         pytest.param(4, {"tolerance": 1e-10, "relaxation": "FCF"}, marks=pytest.mark.slow),
+        (2, {"tolerance": 1e-10, "levels": 4, "coarsening": 2}),
+        (4, {"tolerance": 1e-10, "levels": 3, "coarsening": 2, "relaxation": "FCF"}),
     ],
-    ids=["2", "4", "4 FCF"],
+    ids=["2", "4", "4 FCF", "2 of 4 levels", "4 of 3 levels, FCF"],
 )
 def test_ranks_equal_one_process(ranks, options, tmp_path):
     """Each rank has its layers alone; stem and head are the same on all; memory is one share, messages as predicted."""
@@ -308,7 +359,8 @@ def test_ranks_equal_one_process(ranks, options, tmp_path):
         assert facts["size"] == whole // ranks
         assert facts["kept"] == saved // ranks
         machine = Machine(state_bytes=batch().numel() * 8)
-        inside = layer_parallel(machine, steps, ranks, 4, facts["iterations"], "relaxation" in options)
+        shape = (options.get("coarsening", 4), facts["iterations"], "relaxation" in options, options.get("levels", 2))
+        inside = layer_parallel(machine, steps, ranks, *shape)
         if 0 < rank < ranks - 1:
             assert facts["sent"] == (inside.messages, inside.sent)
     assert covered == list(range(steps))
@@ -380,6 +432,11 @@ def test_the_model_adds_up():
         found.seconds + 2 * 2 * (16 + 4 + 0.5)
     )
     assert layer_parallel(machine, 64, 1, 4, 0).seconds == pytest.approx(2 * (64 + 16) + 16)
+    three = layer_parallel(machine, 64, 2, 4, 1, fcf=True, levels=3)
+    work = 2 * 32 + 32 + 8 + (1 + 3) * 8 + 2 + 2 * 4  # fine, again for FCF, G there, between, G above, the last level
+    assert three.seconds == pytest.approx(2 * (work + (2 + 2) * 0.5 + 3 * 0.1 + 0.5) + 10)
+    assert three.memory == pytest.approx(32 * 45 + 10 * (5 + 8))
+    assert three.messages == 2 * (2 + 2)
     assert serial_seconds(machine, 64) == 128
 
 

@@ -17,8 +17,9 @@ from odeframe.transforms import finite, transforming
 from odeframe.walk import Walk
 from odeframe_plugins.solvers.layer_parallel_chain import Chain
 from odeframe_plugins.solvers.layer_parallel_costate import Costates, Joined, Trace, outputs
-from odeframe_plugins.solvers.layer_parallel_intervals import Coarse, Intervals
+from odeframe_plugins.solvers.layer_parallel_intervals import Coarse
 from odeframe_plugins.solvers.layer_parallel_iteration import Rule, State, parareal
+from odeframe_plugins.solvers.layer_parallel_levels import Levels
 
 
 @dataclass
@@ -47,7 +48,7 @@ class History:
 
 
 class LayerParallel(StepSolver):
-    """The steps of another scheme, runs of ``coarsening`` of them at once: two-level parareal / MGRIT.
+    """The steps of another scheme, runs of ``coarsening`` of them at once: parareal, or MGRIT of several levels.
 
     ``V_{m+1}^{k+1} = F_m(V_m^k) + G_m(V_m^{k+1}) - G_m(V_m^k)`` for the states between runs, ``F_m`` the steps of a run
     and ``G_m`` one step across it under the mean of their weights; costates by the same iteration backward, with the
@@ -69,6 +70,8 @@ class LayerParallel(StepSolver):
             seldom fewer of them in practice.
         coarse: ``G`` under the ``"mean"`` of the weights or under those at the middle of the run (``"pick"``); the
             latter too where a control has no weights to average (a feedback), which costs iterations, not exactness.
+        levels: 2, or more: one V-cycle over runs of ``coarsening``, ``coarsening^2``, ... steps stands for the sweep of
+            coarse steps one after the other, of which only those of the last level are left.
         warm_start: begins with the states of the last solve, where they have the same shape.
         steps, dt, on_failure: as for every step solver.
 
@@ -92,13 +95,14 @@ class LayerParallel(StepSolver):
         tolerance: float = 1e-6,
         relaxation: Literal["F", "FCF"] = "F",
         coarse: Coarse = "mean",
+        levels: int = 2,
         warm_start: bool = False,
         steps: int | None = None,
         dt: float | None = None,
         on_failure: OnFailure = "raise",
     ) -> None:
         super().__init__(steps, dt, on_failure)
-        _check(coarsening, iterations, tolerance, relaxation, coarse)
+        _check(coarsening, iterations, tolerance, relaxation, coarse, levels)
         inner = build_part(word("solver", of), StepSolver)
         if isinstance(inner, LayerParallel) or inner.compile_step or (inner.steps, inner.dt) != (None, None):
             raise InvalidOption(
@@ -106,7 +110,7 @@ class LayerParallel(StepSolver):
                 "compile; write {name: layer_parallel, of: rk4, steps: 64}"
             )
         self.of, self.inner = of, inner
-        self.coarsening, self.coarse, self.warm_start = coarsening, coarse, warm_start
+        self.coarsening, self.coarse, self.levels, self.warm_start = coarsening, coarse, levels, warm_start
         self.rule = Rule(iterations, tolerance, relaxation == "FCF")
         self.order, self.slots, self.opaque, self.restart = inner.order, inner.slots, inner.opaque, inner.restart
         self.traits = tuple(dict.fromkeys(("step", *inner.traits)))
@@ -142,7 +146,7 @@ class LayerParallel(StepSolver):
         if self.group is not None and set(grid.outputs) != {0, len(grid.spacing)}:
             raise InvalidOption("solver 'layer_parallel': over ranks only the first and the last time can be had")
         try:
-            states = self.iterate(Intervals(self, field, grid, self.coarsening, self.coarse), x0)
+            states = self.iterate(Levels(self, field, grid, self.coarsening, self.coarse, self.levels, self.group), x0)
         except SolveFailed as failure:  # a step that knows that it failed
             return self.unfinished(Walk(self, field, grid, x0, None), times, failure)
         field.stats.accepted += len(grid.spacing)
@@ -154,29 +158,24 @@ class LayerParallel(StepSolver):
             return self.failed(solution, float(times[-1].detach()), float(grid.spacing[-1]), x0.detach(), states[-1])
         return self.failed(solution, *Walk(self, field, grid, x0, None).locate())
 
-    def iterate(self, intervals: Intervals, x0: Tensor) -> Tensor:
+    def iterate(self, levels: Levels, x0: Tensor) -> Tensor:
         """The states at the output nodes."""
-        own = Chain(self.group).share(len(intervals))
+        own = levels.spans[0]
         with torch.no_grad():
-            like = intervals.layout(own[0], x0.detach())
+            like = levels.intervals[0].layout(own[0], x0.detach())
         chain, back = Chain(self.group, like=like), Chain(self.group, back=True, like=like)
-        trace = Trace(intervals, own, torch.is_grad_enabled())
+        trace = Trace(levels, torch.is_grad_enabled())
         floor = 10 * torch.finfo(x0.dtype).eps if self.rule.tolerance else 0.0
         rule = Rule(self.rule.iterations, max(self.rule.tolerance, floor), self.rule.fcf)
         guess = self._kept if self.warm_start and _shapes(self._kept, like, len(own)) else []
-        found = parareal((x0.detach(),), trace.fine, trace.coarse, len(own), chain, rule, guess)
+        found = parareal((x0.detach(),), trace.fine, levels.cycle(trace.coarse, chain, rule.fcf), chain, rule, guess)
         self._kept = [tuple(v.detach() for v in z) for z in found.points[1:]] if self.warm_start else []
         self.history = History(found.jumps, [], (chain, back))
-        known = x0.requires_grad or any(t.requires_grad for t in self.tensors(intervals, own))
+        known = x0.requires_grad or any(t.requires_grad for t in levels.tensors())
         if not trace.graph or not (known or trace.loose()):
             return outputs(trace, self.group, x0, [v for i in range(len(own)) for v in trace.tensors(i)])
         costates = Costates(trace, back, rule, self.history.costates)
         return Joined.apply(trace, costates, x0, *(v for i in range(len(own)) for v in trace.tensors(i)))
-
-    def tensors(self, intervals: Intervals, own: range) -> list[Tensor]:
-        """What the own layers say that they depend on."""
-        nodes, steps = intervals.grid.nodes, range(intervals.bounds[own[0]], intervals.bounds[own[-1] + 1])
-        return [tensor for k in steps for tensor in intervals.field.on(nodes[k], nodes[k + 1], k).tensors]
 
 
 def _shapes(kept: list[State], like: State, count: int) -> bool:
@@ -185,13 +184,16 @@ def _shapes(kept: list[State], like: State, count: int) -> bool:
     return len(kept) == count and all([(v.shape, v.dtype, v.device) for v in z] == own for z in kept)
 
 
-def _check(coarsening: int, iterations: int | None, tolerance: float, relaxation: str, coarse: str) -> None:
+def _check(
+    coarsening: int, iterations: int | None, tolerance: float, relaxation: str, coarse: str, levels: int
+) -> None:
     wrong = {
         "coarsening": (coarsening, coarsening >= 2, "at least 2 steps"),
         "iterations": (iterations, iterations is None or iterations >= 0, "none, or at least 0"),
         "tolerance": (tolerance, 0 <= tolerance < 1, "0 <= tolerance < 1"),
         "relaxation": (relaxation, relaxation in ("F", "FCF"), "'F' or 'FCF'"),
         "coarse": (coarse, coarse in ("mean", "pick"), "'mean' or 'pick'"),
+        "levels": (levels, levels >= 2, "at least 2, the layers and one that is coarser"),
     }
     for option, (value, right, expected) in wrong.items():
         if not right:

@@ -102,6 +102,6 @@ class Chain:
         if count < self.size:
             raise InvalidOption(
                 f"solver 'layer_parallel': got {count} coarse intervals for {self.size} ranks; write a smaller "
-                "coarsening, or more steps"
+                "coarsening, fewer levels, or more steps"
             )
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)

@@ -9,21 +9,21 @@ from torch import Tensor
 
 from odeframe import Incompatible
 from odeframe_plugins.solvers.layer_parallel_chain import Chain
-from odeframe_plugins.solvers.layer_parallel_intervals import Intervals
 from odeframe_plugins.solvers.layer_parallel_iteration import Rule, State, parareal
+from odeframe_plugins.solvers.layer_parallel_levels import Levels
 
 
 class Trace:
     """The fine layers of each interval, on graphs of their own that begin at the states between them.
 
     Args:
-        intervals: what they are.
-        own: which of them this process has.
+        levels: the intervals, and those coarser ones that they make up.
         graph: whether to record graphs.
     """
 
-    def __init__(self, intervals: Intervals, own: range, graph: bool) -> None:
-        self.intervals, self.own, self.graph = intervals, own, graph
+    def __init__(self, levels: Levels, graph: bool) -> None:
+        self.levels, self.graph = levels, graph
+        self.intervals, self.own = levels.intervals[0], levels.spans[0]
         self.starts: dict[int, State] = {}
         self.ends: dict[int, State] = {}
         self.inside: dict[int, dict[int, Tensor]] = {}
@@ -37,10 +37,10 @@ class Trace:
         self.starts[i], self.ends[i], self.inside[i] = z, end, inside
         return tuple(v.detach() for v in end)
 
-    def coarse(self, i: int, z: State) -> State:
-        """``G`` of the i-th own interval, without a graph."""
+    def coarse(self, level: int, i: int, z: State) -> State:
+        """``G`` of the i-th own interval of a coarse level, without a graph."""
         with torch.no_grad():
-            return self.intervals.coarse(self.own[i], z)
+            return self.levels.intervals[level].coarse(self.levels.spans[level][i], z)
 
     def end_node(self, i: int) -> int:
         """The node at which the i-th own interval ends."""
@@ -79,7 +79,7 @@ class Costates:
     def __init__(self, trace: Trace, chain: Chain, rule: Rule, jumps: list[float]) -> None:
         self.trace, self.chain, self.rule, self.jumps = trace, chain, rule, jumps
         self.outer: dict[int, Tensor] = {}
-        self._rough: dict[int, tuple[State, State]] = {}
+        self._rough: dict[tuple[int, int], tuple[State, State]] = {}
 
     def solve(self, outer: dict[int, Tensor]) -> tuple[list[State], State]:
         """Costates at the ends of the own intervals, in the order of depth, and at the start of the first.
@@ -91,7 +91,8 @@ class Costates:
         layout = self.trace.ends[count - 1]
         start = tuple(torch.zeros_like(v) for v in layout)
         start = (start[0] + outer[self.trace.end_node(count - 1)], *start[1:]) if self.chain.place == 0 else start
-        found = parareal(start, self.fine, self.coarse, count, self.chain, self.rule)
+        cycle = self.trace.levels.cycle(self.coarse, self.chain, self.rule.fcf, back=True)
+        found = parareal(start, self.fine, cycle, self.chain, self.rule)
         self.jumps[:] = found.jumps
         return found.points[:count][::-1], found.ends[-1]
 
@@ -101,18 +102,20 @@ class Costates:
         costs = [*p, *(self.outer[node] for node in self.trace.inside[i])]
         return self.with_start(i, pull(self.trace.tensors(i), self.trace.starts[i], costs))
 
-    def coarse(self, j: int, p: State) -> State:
-        """``G_m^T p`` at the states of the forward pass, with the loss's gradient at the start of the interval."""
-        i = len(self.trace.own) - 1 - j
-        if i not in self._rough:
-            starts = tuple(leaf(v) for v in self.trace.starts[i])
+    def coarse(self, level: int, j: int, p: State) -> State:
+        """``G_m^T p`` of a coarse level at the states of the forward pass, and the loss's gradient as in ``fine``."""
+        levels = self.trace.levels
+        i = len(levels.spans[level]) - 1 - j
+        first = levels.lowest(level, i)
+        if (level, i) not in self._rough:
+            starts = tuple(leaf(v) for v in self.trace.starts[first])
             with torch.enable_grad():
-                self._rough[i] = starts, self.trace.intervals.coarse(self.trace.own[i], starts)
-        starts, ends = self._rough[i]
-        return self.with_start(i, pull(ends, starts, list(p)))
+                self._rough[level, i] = starts, levels.intervals[level].coarse(levels.spans[level][i], starts)
+        starts, ends = self._rough[level, i]
+        return self.with_start(first, pull(ends, starts, list(p)))
 
     def with_start(self, i: int, p: State) -> State:
-        """Adds the loss's gradient at the node where the interval starts; that of ``x0`` itself is added last."""
+        """Adds the loss's gradient at the node where the i-th own interval starts; that of ``x0`` is added last."""
         node = self.trace.intervals.bounds[self.trace.own[i]]
         return (p[0] + self.outer[node], *p[1:]) if node and node in self.outer else p
 

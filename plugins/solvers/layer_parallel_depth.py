@@ -12,6 +12,7 @@ from odeframe import Flow, InvalidOption
 from odeframe.control import Block, empty
 from odeframe_plugins.solvers.layer_parallel import LayerParallel
 from odeframe_plugins.solvers.layer_parallel_chain import Chain
+from odeframe_plugins.solvers.layer_parallel_levels import level_bounds
 
 
 def split_depth(flow: Flow, group: Any = None) -> range:
@@ -44,9 +45,8 @@ def split_depth(flow: Flow, group: Any = None) -> range:
     group = dist.group.WORLD if group is None else group
     nodes = solver.grid(flow.field(), flow.times(None)).nodes
     modules = [flow.control.on(a, b).module for a, b in itertools.pairwise(nodes)]
-    bounds = [*range(0, len(modules), solver.coarsening), len(modules)]
-    runs = Chain(group).share(len(bounds) - 1)
-    own = range(bounds[runs[0]], bounds[runs[-1] + 1])
+    bounds, spans = level_bounds(len(modules), solver.coarsening, solver.levels, Chain(group))
+    own = range(bounds[0][spans[0].start], bounds[0][spans[0].stop])
     mine = {id(module) for module in modules[own.start : own.stop]}
     others = {id(m): m for m in (*modules[: own.start], *modules[own.stop :])}
     if mine & others.keys() or not all(isinstance(m, Block) for m in modules) or _loose(flow.control, modules):

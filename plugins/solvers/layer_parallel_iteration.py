@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from odeframe import Incompatible
 from odeframe_plugins.solvers.layer_parallel_chain import Chain
+from odeframe_plugins.solvers.layer_parallel_cycle import Cycle
 
 State = tuple[Tensor, ...]
 Propagator = Callable[[int, State], State]
@@ -55,23 +54,22 @@ class Iterates:
 def parareal(
     start: State,
     fine: Propagator,
-    coarse: Propagator,
-    count: int,
+    cycle: Cycle,
     chain: Chain,
     rule: Rule,
     guess: Sequence[State] = (),
 ) -> Iterates:
     """Solves ``V_{m+1} = F_m(V_m)`` by ``V_{m+1}^{k+1} = F_m(V_m^k) + G_m(V_m^{k+1}) - G_m(V_m^k)``.
 
-    The fine maps of one sweep do not wait for each other, the coarse ones do.  With ``m`` counted from 1, ``V_m`` is
-    exact, to the bit, after ``m - 1`` corrections.  FCF puts ``V_{m+1} <- F_m(V_m)`` before each correction: two-level
-    MGRIT.  A correction that is not finite (a coarse map may blow up where the fine one does not) counts as zero.
+    The fine maps of one sweep do not wait for each other, the coarse ones do; with more levels a V-cycle stands for
+    the sweep of the coarse ones.  With ``m`` counted from 1, ``V_m`` is exact, to the bit, after ``m - 1`` corrections.
+    FCF puts ``V_{m+1} <- F_m(V_m)`` before each correction: two-level MGRIT.  A correction that is not finite (a coarse
+    map may blow up where the fine one does not) counts as zero.
 
     Args:
         start: ``V_0``, on the first process of the chain.
         fine: ``(m, V) -> F_m(V)``, ``m`` counted on this process; the last call of each ``m`` is at the final ``V_m``.
-        coarse: ``(m, V) -> G_m(V)``.
-        count: intervals of this process.
+        cycle: the coarse levels; the lowest has an interval for each ``F_m``.
         chain: the processes, in the direction of the iteration.
         rule: when it ends.
         guess: states at the ends of the intervals to begin with, in place of those of a first coarse sweep.
@@ -79,15 +77,12 @@ def parareal(
     Source: Lions, Maday, Turinici 2001; Gander, Vandewalle 2007; Falgout et al. 2014 (MGRIT); Guenther et al. 2020,
     Layer-Parallel Training of Deep Residual Neural Networks, section 3.
     """
+    count = cycle.lowest
     if guess:
         points = [chain.shift(start, guess[-1]), *guess]
-        rough = [coarse(m, points[m]) for m in range(count)]
+        rough = [cycle.coarse(0, m, points[m]) for m in range(count)]
     else:
-        points, rough = [chain.receive(start)], []
-        for m in range(count):
-            rough.append(coarse(m, points[m]))
-            points.append(rough[m])
-        chain.send(points[count])
+        points, rough = cycle.first(start)
     limit, jumps = rule.limit(chain.total(count)), list[float]()
     while True:
         ends = [fine(m, points[m]) for m in range(count)]
@@ -97,25 +92,8 @@ def parareal(
         if rule.fcf:
             points = [chain.shift(start, ends[-1]), *ends]
             ends = [fine(m, points[m]) for m in range(count)]
-            rough = [coarse(m, points[m]) for m in range(count)]
-        points = [chain.receive(start)]
-        for m in range(count):
-            again = coarse(m, points[m])
-            points.append(_corrected(ends[m], again, rough[m]))
-            rough[m] = again
-        chain.send(points[count])
-
-
-def _corrected(end: State, again: State, before: State) -> State:
-    """``F + (G_new - G_old)``: to the bit ``F`` where the two are equal."""
-    if [v.shape for v in end] != [v.shape for v in again]:
-        raise Incompatible(
-            "solver 'layer_parallel': the memory of the scheme changes its shape along the way, so that a coarse step "
-            "has no counterpart; wrap a scheme of one step, e.g. of: euler, of: rk4"
-        )
-    changes = [new - old for new, old in zip(again, before, strict=True)]
-    changes = [torch.where(torch.isfinite(change), change, torch.zeros_like(change)) for change in changes]
-    return tuple(v + change for v, change in zip(end, changes, strict=True))
+            rough = [cycle.coarse(0, m, points[m]) for m in range(count)]
+        points, rough = cycle.correct(start, points, ends, rough)
 
 
 def _jump(ends: Sequence[State], points: Sequence[State], chain: Chain) -> float:

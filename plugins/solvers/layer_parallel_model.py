@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from odeframe import InvalidOption
@@ -59,46 +61,67 @@ def layer_parallel(
     coarsening: int,
     iterations: int | tuple[int, int],
     fcf: bool = False,
+    levels: int = 2,
 ) -> Prediction:
-    """A training step by ``layer_parallel``, ``N`` layers in ``M = N / coarsening`` runs on ``R`` ranks.
+    """A training step by ``layer_parallel``, ``N`` layers in ``M_l = N / coarsening^l`` runs on ``R`` ranks.
 
     With ``K`` corrections, of a pass whose layer costs ``c`` (backward ``b c``) and a message ``s``::
 
-        fine    (K + 1) (N / R) c            in parallel; FCF adds K (N / R) c + K (M / R) c + K s
-        coarse  (K + 1) (M c + (R - 1) s)    one after the other, M of them whatever R is
-        ends    (K + 2) log2(R) s_0          the jump of every sweep and the count of runs; the last state log2(R) s
+        fine    (K + 1) (N / R) c                in parallel; FCF adds K (N / R) c + K (M_1 / R) c
+        coarse  (K + 1) (M c + (R - 1) s)        one after the other, M on the last level whatever R is
+        between (1 + 2 K) (M_l / R) c + K (M_{l+1} / R) c   in parallel; FCF adds K (M_l / R) c
+        ends    (K + 2) log2(R) s_0              the jump of every sweep and the count of runs; the last state log2(R) s
 
-    and ``(M / R) c`` once, for the graphs of the coarse maps backward.  ``s = s_0 + state_bytes / bandwidth``.  The
-    speed-up is below ``cf / (K + 1)`` however many ranks there are: more of them want more coarsening, or more levels.
-    A rank keeps parameters, optimiser's state and graphs of ``N / R`` layers, graphs of ``M / R`` coarse ones, and
-    ``2 M / R`` states.
+    with ``K s`` for each level that relaxes by FCF, and ``(M_l / R) c`` once, for the graphs of the coarse maps
+    backward.  ``s = s_0 + state_bytes / bandwidth``.  With two levels the speed-up is below ``cf / (K + 1)`` however
+    many ranks there are: more of them want more coarsening, or more levels.  A rank keeps parameters, optimiser's state
+    and graphs of ``N / R`` layers, graphs of all ``M_l / R`` coarse ones, and twice as many states.
 
     Args:
         machine: costs of a layer and of a message.
         layers: ``N``.
-        ranks: ``R``, at most ``M``.
+        ranks: ``R``, at most ``M`` of the last level.
         coarsening: layers of a run.
         iterations: ``K``, or those of the states and of the costates.
         fcf: whether the relaxation is FCF.
+        levels: of the solver.
     """
-    runs = math.ceil(layers / coarsening)
-    if not 1 <= ranks <= runs:
-        raise InvalidOption(f"layer_parallel model: got {ranks} ranks for {runs} runs, expected 1 to {runs}")
+    sizes = [math.ceil(layers / coarsening**level) for level in range(1, levels)]
+    if not 1 <= ranks <= sizes[-1]:
+        raise InvalidOption(
+            f"layer_parallel model: got {ranks} ranks for {sizes[-1]} runs on the last level, expected 1 to {sizes[-1]}"
+        )
     c, message = machine.layer_seconds, machine.latency + machine.state_bytes / machine.bandwidth
     message = message if ranks > 1 else 0.0
     tree, seconds, messages = math.ceil(math.log2(ranks)), 0.0, 0
     corrections = (iterations, iterations) if isinstance(iterations, int) else iterations
     for k, cost in zip(corrections, (c, machine.backward * c), strict=True):
-        seconds += (k + 1) * (layers / ranks * cost + runs * cost + (ranks - 1) * message)
-        seconds += k * fcf * (layers / ranks * cost + runs / ranks * cost + message)
+        seconds += evaluations(layers, sizes, k, fcf, ranks) * cost
+        seconds += ((k + 1) * (ranks - 1) + k * fcf * len(sizes)) * message
         seconds += (k + 2) * tree * machine.latency + tree * message
-        messages += (k + 1 + k * fcf) * (ranks > 1)
-    seconds += runs / ranks * c
-    own, states = layers / ranks, 2 * runs / ranks
+        messages += (k + 1 + k * fcf * len(sizes)) * (ranks > 1)
+    own, coarse = layers / ranks, sum(sizes) / ranks
+    seconds += coarse * c
     memory = own * (machine.copies * machine.parameter_bytes + machine.graph_bytes)
-    memory += runs / ranks * machine.graph_bytes + states * machine.state_bytes
+    memory += coarse * (machine.graph_bytes + 2 * machine.state_bytes)
     speed_up = serial_seconds(machine, layers) / seconds
     return Prediction(seconds, memory, messages, messages * machine.state_bytes, speed_up)
+
+
+def evaluations(layers: int, sizes: Sequence[int], corrections: int, fcf: bool, ranks: int = 1) -> float:
+    """Layers that a rank waits for in one pass, one after the other; with one rank, all evaluations of the pass.
+
+    Args:
+        layers: ``N``.
+        sizes: intervals of every coarse level.
+        corrections: ``K``.
+        fcf: whether the relaxation is FCF.
+        ranks: ``R``.
+    """
+    k = corrections
+    shared = (k + 1 + k * fcf) * layers + k * fcf * sizes[0]
+    shared += sum((1 + (2 + fcf) * k) * low + k * high for low, high in itertools.pairwise(sizes))
+    return shared / ranks + (k + 1) * sizes[-1]
 
 
 def data_parallel(machine: Machine, layers: int, ranks: int, batch: int) -> Prediction:
