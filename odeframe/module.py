@@ -60,6 +60,8 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
         Incompatible: two parts do not go together.
     """
 
+    #: batches of the fit before the one at hand, whether or not the optimiser has stepped; a resumed fit counts on
+    batches: int = 0
     #: the first step of the schedule and the one behind its last; by default all of the fit
     cycle: tuple[int, float] | None = None
 
@@ -100,7 +102,8 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
         self.control_costs = made.costs.control
         recorded = None if data_word is None else plain(data_word)
         if isinstance(recorded, dict):
-            self._provenance.append(provenance("data", recorded["name"], _options(recorded)))
+            options = {key: value for key, value in recorded.items() if key != "name"}
+            self._provenance.append(provenance("data", recorded["name"], options))
         self.automatic_optimization = self.rule.automatic_optimization
         self._rule_word, self._noise, self.unsettled = made.words["trainer"], FitNoise(), Deferred()
         self._choose_optimizer(optimizer, {"lr": learning_rate, **(optimizer_options or {})}, schedule)
@@ -249,7 +252,8 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Step length and noise of this batch: functions of its number, so that a resumed fit needs no memory."""
-        self._noise.key(self.network, self.trainer.fit_loop.epoch_loop.total_batch_idx)
+        self.batches = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        self._noise.key(self.network, self.batches)
         if self._scheduled is None:
             return
         start, end = self.cycle or (0, float(self.trainer.estimated_stepping_batches))
@@ -293,7 +297,3 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
         module = cls(**{**checkpoint["hyper_parameters"], **objects})
         load_weights(module, checkpoint["state_dict"], path)
         return module.eval()
-
-
-def _options(choice: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in choice.items() if key != "name"}

@@ -12,9 +12,18 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from odeframe import plots_pontryagin
-from odeframe.errors import InvalidOption
+from odeframe.errors import Incompatible, InvalidOption
+from odeframe.module import FlowModule
 from odeframe.plots import save
-from odeframe.pontryagin import Sweep, costate_norms, hamiltonians, of_batch, residuals, sweep
+from odeframe.pontryagin import (
+    Sweep,
+    check_repeatable,
+    costate_norms,
+    hamiltonians,
+    of_batch,
+    residuals,
+    sweep,
+)
 from odeframe.reduction import average
 
 __all__ = ["PontryaginMonitor"]
@@ -38,8 +47,8 @@ class PontryaginMonitor(Callback):
         picture: whether ``figures/pontryagin.png`` is written into the run's folder.
 
     Raises:
-        InvalidOption: ``every`` is less than 1.
-        Incompatible: at the first measurement, where the solver has no step maps or a layer is not repeatable.
+        InvalidOption: ``every`` is less than 1, or the model is no ``FlowModule`` (before a fit).
+        Incompatible: the solver has no step maps, or a layer is not repeatable (before a fit).
     """
 
     def __init__(self, every: int = 10, picture: bool = True) -> None:
@@ -49,13 +58,26 @@ class PontryaginMonitor(Callback):
         self.last: Sweep | None = None
         self._residuals: list[float] = []
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuses what has no step maps, before a fit."""
+        if stage != "fit":
+            return
+        if not isinstance(pl_module, FlowModule):
+            raise InvalidOption(f"PontryaginMonitor: got a {type(pl_module).__name__}, expected an odeframe.FlowModule")
+        try:
+            check_repeatable([pl_module.network])
+            for flow in pl_module.network.flows:
+                flow.steps()
+        except Incompatible as error:
+            raise Incompatible(f"PontryaginMonitor: {error}") from error
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measures."""
-        if trainer.global_step % self.every:
-            return
         module: Any = pl_module
+        if (module.batches + 1) % self.every:
+            return
         swept = sweep(*of_batch(module.network, module.task, batch))
         self.last, slopes = swept, _cost_slopes(module)
         self._residuals = [float(value) for value in residuals(swept, slopes)]

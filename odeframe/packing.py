@@ -34,7 +34,8 @@ def export(module: FlowModule, path: str | Path) -> Path:
         InvalidOption: no matrix has two or three values.
     """
     state = module.state_dict()
-    levels = {name: _levels(value) for name, value in state.items() if isinstance(value, Tensor)}
+    weights = [name for name, _ in module.named_parameters(remove_duplicate=False)]  # a buffer of signs is no weight
+    levels = {name: _levels(state[name]) for name in weights}
     packed = {name: found for name, found in levels.items() if found is not None}
     if not any(bool(state[name].any()) for name in packed):
         raise InvalidOption(
@@ -139,6 +140,8 @@ def _levels(value: Tensor) -> str | None:
     if value.dim() < 2 or not value.is_floating_point() or not value.numel():
         return None
     size = value.abs()
+    if not bool(size.max().isfinite()):
+        return None
     at_level = size == size.max()
     if bool(at_level.all()) and bool(size.max() > 0):
         return "binary"

@@ -32,8 +32,8 @@ class Trained(Protocol):
     spec: DataSpec
 
     @property
-    def global_step(self) -> int:
-        """Batches that the control has been trained on."""
+    def batches(self) -> int:
+        """Batches of the fit before this one, whether or not the optimiser has stepped; a resumed fit counts on."""
 
     def objective(self, batch: Any) -> Objective:
         """Loss, outputs and target of a batch."""

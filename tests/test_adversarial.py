@@ -21,7 +21,7 @@ from odeframe.module import FlowModule
 from odeframe.noise import Noise
 from odeframe.robustness import RobustAccuracy
 from odeframe.testing import TrainerConformance
-from odeframe.testing.trainers import QUIET
+from odeframe.testing.trainers import QUIET, SmallData
 from odeframe_plugins.tasks.classification import Classification
 from odeframe_plugins.trainers.free import FreeTrainer
 from odeframe_plugins.trainers.trades import divergence
@@ -300,6 +300,31 @@ def test_passes_are_counted_as_they_are_made(trainer, full, first, tmp_path):
     assert run.trainer.global_step == 1
     assert calls["head"] == full + shown["head"]
     assert calls["stem"] == full + first + shown["stem"]
+
+
+@pytest.mark.parametrize("name", ["pgd", "trades"])
+def test_starts_differ_from_batch_to_batch_under_accumulation_and_after_a_resume(name, monkeypatch, tmp_path):
+    """One step of the optimiser is made of several batches, each with an attack of its own."""
+    drawn: list[int] = []
+    draw = Ball.draw
+    monkeypatch.setattr(Ball, "draw", lambda ball, x, noise: (drawn.append(noise.step), draw(ball, x, noise))[1])
+    kit = LabelConformance()
+    kit.trainer = {"name": name, "steps": 1}
+    options: dict[str, Any] = {**QUIET, "accumulate_grad_batches": 3}
+
+    def fit(epochs, **more):
+        module = kit.module()
+        trainer = pl.Trainer(max_epochs=epochs, **{**options, **more})
+        path = tmp_path / "last.ckpt" if epochs == 2 and "callbacks" not in more else None
+        trainer.fit(module, datamodule=SmallData(batch_size=4), ckpt_path=path, weights_only=True)
+        return kit.weights(module)
+
+    whole = fit(2, callbacks=[])
+    assert drawn == list(range(8)), "batches of a fit"
+    drawn.clear()
+    fit(1, callbacks=[ModelCheckpoint(tmp_path, save_last=True)], enable_checkpointing=True)
+    assert torch.equal(fit(2), whole)
+    assert drawn == list(range(8))
 
 
 # --- what each rule claims -------------------------------------------------------------------------------------------

@@ -259,6 +259,13 @@ def test_a_network_of_real_weights_is_not_exported(tmp_path):
     assert not (tmp_path / "no.pt").exists()
 
 
+def test_buffers_are_no_weights(tmp_path):
+    module = module_of(trainer="gradient")
+    module.network.register_buffer("signs", torch.ones(4, 4, dtype=next(module.parameters()).dtype))
+    with pytest.raises(InvalidOption, match="discrete_msa"):
+        packing.export(module, tmp_path / "no.pt")
+
+
 def test_a_file_that_is_none_of_ours_is_refused(tmp_path):
     (tmp_path / "text.pt").write_text("hello")
     torch.save({"a": 1}, tmp_path / "other.pt")

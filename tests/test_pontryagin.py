@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.demos.boring_classes import BoringModel
 from torch import nn
 
 import odeframe
@@ -292,6 +293,15 @@ def test_an_empty_objective_has_no_slope():
     assert all(float(p[0].abs().max()) == 0 for p in swept.costates)
 
 
+class Counting(PontryaginMonitor):
+    """Notes the batches that it measures."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.last, self.measured = None, getattr(self, "measured", [])
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self.measured += [] if self.last is None else [batch_idx]
+
+
 class TestMonitor:
     """The callback that watches Pontryagin's conditions."""
 
@@ -326,6 +336,23 @@ class TestMonitor:
     def test_its_options_are_checked(self):
         with pytest.raises(InvalidOption, match="option every: got 0"):
             PontryaginMonitor(every=0)
+
+    @pytest.mark.parametrize("words", [{"solver": "dopri5"}, {"dynamics": nn.Sequential(nn.BatchNorm1d(4))}])
+    def test_what_has_no_repeatable_step_maps_is_refused_before_a_fit(self, words, tmp_path):
+        with pytest.raises(Incompatible, match="PontryaginMonitor: .*(step solver|batch norm)"):
+            self.fit(tmp_path, PontryaginMonitor(every=1000), **words)
+
+    def test_a_module_without_step_maps_is_refused_before_a_fit(self, tmp_path):
+        trainer = pl.Trainer(max_epochs=1, callbacks=[PontryaginMonitor()], default_root_dir=tmp_path, **QUIET)
+        with pytest.raises(InvalidOption, match="got a BoringModel, expected an odeframe.FlowModule"):
+            trainer.fit(BoringModel())
+
+    def test_batches_are_counted_under_accumulation_too(self, tmp_path):
+        spec = DataSpec("small", (3,), "value", None, (2,), "regression")
+        module, monitor = FlowModule(spec.to_dict(), {"name": "resnet", "width": 4}).double(), Counting(every=3)
+        options = {**QUIET, "max_epochs": 1, "devices": 1, "accumulate_grad_batches": 4, "default_root_dir": tmp_path}
+        pl.Trainer(callbacks=[monitor], **options).fit(module, datamodule=SmallData(batch_size=2))
+        assert monitor.measured == [2, 5]
 
     def test_jumps_are_those_within_a_flow(self):
         assert largest_jump({}) == 0

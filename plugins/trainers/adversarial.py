@@ -31,7 +31,7 @@ class Passes:
 class AdversarialTrainer(ControlTrainer):
     """A rule of ``min_u E max_{x' in B(x)} J(x', y)``; a subclass says how ``x'`` is found and ``u`` improved.
 
-    ``B(x)`` is ``max |x' - x| <= eps``, cut to the limits ``clip``.  Starts are drawn by (seed, sample, step), so that
+    ``B(x)`` is ``max |x' - x| <= eps``, cut to the limits ``clip``.  Starts are drawn by (seed, sample, batch), so that
     ranks and resumed fits draw what one uninterrupted process would.
 
     Logs ``train_full_passes`` (forward passes of a batch through all layers; each has its backward pass, but for a
@@ -75,7 +75,7 @@ class AdversarialTrainer(ControlTrainer):
         x, target = module.task.split(batch)
         within, passes = ball(self.eps, self.clip, module.spec), Passes()
         x = within.check(x)
-        noise = Noise(self.seed, sample_numbers(x)).on(module.global_step)
+        noise = Noise(self.seed, sample_numbers(x)).on(module.batches)
         loss = self.improve(module, x, target, within, noise, passes)
         counts = {"train_full_passes": passes.full, "train_first_layer_passes": passes.first_layer}
         module.log_dict(

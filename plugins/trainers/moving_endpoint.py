@@ -80,7 +80,7 @@ class MovingEndpoint(ControlTrainer):
 
     def training_step(self, module: Trained, batch: Any) -> Tensor:
         """One batch of the part that its number falls in; the loss ``J`` where the samples were trained to stop."""
-        network, number = _network(module), module.global_step
+        network, number = _network(module), module.batches
         x, target = module.task.split(batch)
         on_policy = self._on_policy(number)
         with torch.set_grad_enabled(not on_policy):
