@@ -60,6 +60,10 @@ class ControlLaw(ABC):
     def call(self, slot: int, method: str, *args: Any, **kwargs: Any) -> Any:
         """Calls the dynamics of a slot, or a named part of them, under this control."""
 
+    def forward(self, slot: int) -> Callable[..., Any]:
+        """The dynamics of a slot under this control as a function ``(t, x)``, for the inner loop."""
+        return functools.partial(self.call, slot, "forward")
+
     @abstractmethod
     def stepper(self, solver: Any) -> Any:
         """The solver with the coefficients it has under this control."""
@@ -88,6 +92,10 @@ class BlockLaw(ControlLaw):
         """The block's slot itself."""
         target = self._slots[slot]
         return target(*args, **kwargs) if method == "forward" else getattr(target, method)(*args, **kwargs)
+
+    def forward(self, slot: int) -> Callable[..., Any]:
+        """The module itself."""
+        return self._slots[slot]
 
     def stepper(self, solver: Any) -> Any:
         """The block's own solver where it has coefficients."""

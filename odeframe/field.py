@@ -175,7 +175,7 @@ class FlowLaw(Law):
     ) -> None:
         self.control, self.noise, self._context = control, noise, context
         self.t, self.t_next = interval
-        self._drive, self._stats, self._slot = drive, stats, slot
+        self._drive, self._stats, self._slot, self._forward = drive, stats, slot, control.forward(slot)
         self.samplewise = drive is None
 
     @property
@@ -186,10 +186,7 @@ class FlowLaw(Law):
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """``f(t, x, u)`` with the drive's value as keyword ``drive``."""
         self._stats.nfe += 1
-        if self._drive is None:
-            dx = self.control.call(self._slot, "forward", t, x)
-        else:
-            dx = self.control.call(self._slot, "forward", t, x, drive=self._drive(t))
+        dx = self._forward(t, x) if self._drive is None else self._forward(t, x, drive=self._drive(t))
         return same_shape(dx, x, "the dynamics")
 
     def part(self, name: str, *args: Any) -> Any:

@@ -15,6 +15,7 @@ from odeframe_plugins.solvers.implicit import ImplicitEuler, ImplicitMidpoint, T
 from odeframe_plugins.solvers.krylov import gmres
 from odeframe_plugins.solvers.radau import ERROR, MATRIX, NODES, Radau
 from odeframe_plugins.solvers.sdirk import SDIRK4, check_tableau, rows_of
+from odeframe_plugins.solvers.stages import Coupling, constant
 from stiff_problems import PROBLEMS
 
 GRID, ADAPTIVE = (ImplicitEuler, Trapezoid, ImplicitMidpoint), (SDIRK4, Radau)
@@ -306,6 +307,33 @@ class TestGeometry:
             for k in reversed(range(200)):
                 x, memory = solver.reverse_step(law, f64(k * dt)[0], dt, x, memory)
         assert float((x - x0).abs().max()) <= 1e-10
+
+
+@pytest.mark.parametrize("solver", ["sdirk4", "radau", "implicit_euler"])
+def test_stages_are_evaluated_again_only_where_there_is_a_graph_to_record(solver):
+    """The gradient of a weight in a closure costs one evaluation a stage more; without a weight there is none."""
+    x0, counts = torch.ones(1, 2, dtype=torch.float64), {}
+    for name, recording, wanted in (("neither", True, False), ("no_grad", False, True), ("both", True, True)):
+        rate = torch.tensor(0.5, dtype=torch.float64, requires_grad=wanted)
+        with torch.set_grad_enabled(recording):
+            found = odeframe.solve(lambda t, x, rate=rate: -rate * x, x0, (0.0, 1.0), solver)
+        counts[name] = found.stats.nfe
+    assert counts["neither"] == counts["no_grad"] < counts["both"]
+    (slope,) = torch.autograd.grad(found.final.sum(), rate)
+    end = float(found.final.detach().sum())
+    assert float(slope) == pytest.approx(-end if solver != "implicit_euler" else -end / (1 + 0.05), rel=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["sdirk4", "radau"])
+def test_a_solve_in_inference_mode_leaves_nothing_behind_that_training_cannot_use(solver):
+    """The numbers of a scheme are kept from solve to solve; Lightning evaluates in inference mode before it trains."""
+    field, x0 = nn.Linear(2, 2).double(), torch.ones(1, 2, dtype=torch.float64)
+    Coupling.on.cache_clear()
+    constant.cache_clear()
+    with torch.inference_mode():
+        odeframe.solve(lambda t, x: field(x), x0.clone(), (0.0, 0.1), solver)
+    Flow(field, solver=solver)(x0).sum().backward()
+    assert float(field.weight.grad.norm()) > 0
 
 
 class TestRefusals:

@@ -47,7 +47,7 @@ class Coupling:
         pair = torch.complex(torch.empty((), dtype=dtype), torch.empty((), dtype=dtype)).dtype
 
         def move(v: Tensor) -> Tensor:
-            return v.to(device, pair if v.is_complex() else dtype)
+            return v.clone().to(device, pair if v.is_complex() else dtype)  # a module may be imported in inference mode
 
         return move(self.matrix), [(value, move(left), move(right)) for value, left, right in self.modes]
 

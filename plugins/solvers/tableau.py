@@ -150,8 +150,11 @@ class Stages:
             first: ``k_1``, like ``x``.
         """
         stages = [field(t, x) if first is None else first]
+        known, time = 0.0, t
         for row, node in zip(self.rows, self.nodes, strict=True):
-            stages.append(field(t + node * dt, combine(x, dt, row, stages)))
+            if node != known:  # several stages at one time share it
+                known, time = node, t + node * dt
+            stages.append(field(time, combine(x, dt, row, stages)))
         return stages
 
 
