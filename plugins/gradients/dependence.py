@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Container, Sequence
 
 import torch
 from torch import Tensor
 
 from odeframe import Field, Incompatible, Law
 from odeframe.grid import inside
+from odeframe.transforms import autocast_state as autocast_state
 from odeframe.transforms import transforming
 
 
@@ -90,12 +89,6 @@ def check_law(law: Law, t: Tensor, x: Tensor, gradient: str) -> None:
     with torch.enable_grad():
         leaf = x.detach().requires_grad_(True)
         check_dependence([law(t, leaf)], [leaf, *law.tensors], gradient)
-
-
-def autocast_state(device: str) -> Callable[[], AbstractContextManager[Any]]:
-    """The autocast state of this moment, to be entered again."""
-    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    return lambda: torch.autocast(device, dtype, enabled)
 
 
 def random_state(device: torch.device) -> tuple[Tensor, ...]:
