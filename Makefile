@@ -48,7 +48,7 @@ test-browser: setup
 	$(PYTEST) -m browser
 
 test-gpu: setup
-	$(PYTEST) -m gpu
+	$(PYTEST) -m gpu -rs
 
 # Small fits one after another in one process for MINUTES, which must not grow.
 MINUTES ?= 20

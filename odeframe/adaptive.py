@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from odeframe.attempt import Attempt
+from odeframe.compiled import Compile
 from odeframe.errors import InvalidOption
 from odeframe.field import Field, Law
 from odeframe.grid import check_times
@@ -53,6 +54,7 @@ class AdaptiveSolver(Solver):
         per_sample: every sample has its own time, step length and decision; the field gets ``t`` of shape ``(batch,)``
             in float64 on the device of the state.  All samples stop at breakpoints.
         compile: compiles one step by ``torch.compile``; warns and goes on without where that fails.
+            ``"reduce-overhead"`` also records CUDA graphs.
         controller: ``"pi"`` (Gustafsson), ``"i"`` (elementary) or ``"pid"``; the default is the scheme's.
 
     Source: Hairer, Norsett, Wanner 1993, II.4; Gustafsson 1991, Control theoretic techniques for stepsize selection.
@@ -76,7 +78,7 @@ class AdaptiveSolver(Solver):
         first_step: float | None = None,
         on_failure: OnFailure = "raise",
         per_sample: bool = False,
-        compile: bool = False,
+        compile: Compile = False,
         controller: str | None = None,
     ) -> None:
         super().__init__(on_failure)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from odeframe.errors import Incompatible, InvalidOption
 from odeframe.ridders import ridders
+from odeframe.transforms import refuse_mps
 
 Direction = Literal["any", "rising", "falling"]
 DIRECTIONS = ("any", "rising", "falling")
@@ -118,6 +119,7 @@ class StopWatch:
     """
 
     def __init__(self, rule: Any, x0: Tensor, times: tuple[float, float]) -> None:
+        refuse_mps(x0.device, "a stop rule")
         self.rule, self.kept = rule, x0
         self.direction = 1.0 if times[1] >= times[0] else -1.0
         self.done = torch.zeros(x0.shape[0], dtype=torch.bool, device=x0.device)

@@ -127,13 +127,21 @@ class FunctionLaw(Law):
 
 
 def same_shape(dx: Any, x: Tensor, what: str) -> Tensor:
-    """``dx`` where it has the shape of the state; anything else would be broadcast to a wrong result in silence."""
+    """``dx`` where it has the shape of the state; anything else would be broadcast to a wrong result in silence.
+
+    What autocast computed in bfloat16 or float16 comes back as float32, so that differences of stages keep its digits.
+    """
     if isinstance(dx, Tensor) and dx.device != x.device:
         raise InvalidOption(f"{what} returned a tensor on {dx.device} for a state on {x.device}; move one of them")
     if not isinstance(dx, Tensor) or dx.shape != x.shape:
         got = f"shape {tuple(dx.shape)}" if isinstance(dx, Tensor) else type(dx).__name__
         raise InvalidOption(f"{what} returned {got} for a state of shape {tuple(x.shape)}; dx/dt has the state's shape")
-    return dx
+    return dx.to(x.dtype) if dx.dtype != x.dtype and half_in_autocast(dx) else dx
+
+
+def half_in_autocast(x: Tensor) -> bool:
+    """Whether a tensor has the few digits that autocast computes with, which are too few to add up steps in."""
+    return x.dtype in (torch.bfloat16, torch.float16) and torch.is_autocast_enabled(x.device.type)
 
 
 class FunctionField(Field):

@@ -14,7 +14,7 @@ from odeframe.pace import Crossing
 from odeframe.solution import Status
 from odeframe.solver import Memory
 from odeframe.stepsize import first_step
-from odeframe.transforms import refuse_batched
+from odeframe.transforms import refuse_batched, refuse_mps
 
 if TYPE_CHECKING:
     from odeframe.adaptive import AdaptiveSolver
@@ -32,6 +32,7 @@ class SamplePace(Crossing):
 
     def __init__(self, solver: AdaptiveSolver, field: Field, x0: Tensor, times: Tensor, stop: Any = None) -> None:
         self.batch, self.device = x0.shape[0], x0.device
+        refuse_mps(self.device, f"solver {type(solver).__name__}: per_sample=True")
         super().__init__(solver, field, x0, times, stop)
         self.x0, self.found = x0, list[tuple[Tensor, Tensor, Tensor]]()
         self.marks = times.detach().to(self.device)

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from odeframe.compiled import Compile
 from odeframe.errors import InvalidOption, SolveFailed
-from odeframe.field import Field, Law
+from odeframe.field import Field, Law, half_in_autocast
 from odeframe.grid import Grid, check_times, make_grid
 from odeframe.solution import Solution, Status
 from odeframe.transforms import batched, finite
@@ -110,7 +111,10 @@ def worst_sample(x: Tensor) -> int | None:
 
 
 def check_state(x0: Any) -> Tensor:
-    """The initial state, refused where it is no floating-point or complex tensor with a batch dimension."""
+    """The initial state, refused where it is no floating-point or complex tensor with a batch dimension.
+
+    Under autocast a layer before the solve gives bfloat16 or float16; states, stages and error norms are float32.
+    """
     if isinstance(x0, tuple | list):
         raise InvalidOption(
             f"x0: got a {type(x0).__name__}, expected one tensor (batch, *state); write torch.cat(x0, dim=1), and "
@@ -122,7 +126,7 @@ def check_state(x0: Any) -> Tensor:
         raise InvalidOption(f"x0: got dtype {x0.dtype}, expected a floating-point or complex one; write x0.float()")
     if x0.dim() == 0:
         raise InvalidOption("x0: got a 0-d tensor, expected (batch, *state); write x0[None]")
-    return x0
+    return x0.float() if half_in_autocast(x0) else x0
 
 
 class StepSolver(Solver):
@@ -140,6 +144,7 @@ class StepSolver(Solver):
         dt: step length instead; the last step may be shorter.
         on_failure: see :class:`Solver`.
         compile: compiles one step by ``torch.compile``; warns and goes on without where that fails.
+            ``"reduce-overhead"`` also records CUDA graphs.
     """
 
     slots: ClassVar[int] = 1
@@ -150,7 +155,7 @@ class StepSolver(Solver):
         steps: int | None = None,
         dt: float | None = None,
         on_failure: OnFailure = "raise",
-        compile: bool = False,
+        compile: Compile = False,
     ) -> None:
         super().__init__(on_failure)
         name = type(self).__name__

@@ -1,6 +1,10 @@
-"""What a solve that looks at values may ask of them under a transform of ``torch.func``."""
+"""What surrounds a solve: transforms of ``torch.func``, under which values cannot be looked at, autocast, devices."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,3 +51,22 @@ def refuse_batched(x: Tensor, solver: str) -> None:
 def transforming() -> bool:
     """Whether a transform of ``torch.func`` (``grad``, ``vjp``, ``jvp``, ``vmap``) is at work."""
     return bool(torch._C._are_functorch_transforms_active())
+
+
+def autocast_state(device: str) -> Callable[[], AbstractContextManager[Any]]:
+    """The autocast state of this moment, to be entered again."""
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    return lambda: torch.autocast(device, dtype, enabled)
+
+
+def refuse_mps(device: torch.device, what: str) -> None:
+    """Refuses what keeps times of samples on a device that has no float64.
+
+    Raises:
+        Incompatible: naming what it is.
+    """
+    if device.type == "mps":
+        raise Incompatible(
+            f"{what} keeps the times of samples in float64 on the device of the state, and mps has none: write "
+            "per_sample=False and no stop rule there, or move the solve to the host by x0.cpu()"
+        )

@@ -355,6 +355,34 @@ class TestCompiled:
                 flow(torch.randn(batch, 3)).square().sum().backward()
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
 
+    @pytest.mark.slow
+    @pytest.mark.timeout(300)
+    def test_cuda_graphs_on_a_cpu_say_that_they_are_none(self):
+        with pytest.raises(InvalidOption, match="compile"):
+            Flow(Layer(), solver={"name": "rk4", "compile": "overhead"})
+        flow = Flow(Layer(), solver={"name": "rk4", "steps": 4, "compile": "reduce-overhead"})
+        plain = Flow(Layer(), solver={"name": "rk4", "steps": 4})
+        plain.load_state_dict(flow.state_dict())
+        x0 = torch.randn(5, 3)
+        with pytest.warns(UserWarning, match="no CUDA device: it does what compile=True does"):
+            found = flow(x0)
+        torch.testing.assert_close(found, plain(x0), rtol=1e-10, atol=1e-12)
+
+    @pytest.mark.gpu
+    @pytest.mark.timeout(300)
+    @pytest.mark.parametrize("solver", [{"name": "rk4", "steps": 5}, {"name": "dopri5"}])
+    def test_cuda_graphs_change_nothing(self, solver):
+        flow = Flow(Layer(), solver={**solver, "compile": "reduce-overhead"}).cuda()
+        plain = Flow(Layer(), solver=solver).cuda()
+        plain.load_state_dict(flow.state_dict())
+        for _ in range(3):
+            x0 = torch.randn(5, 3, device="cuda")
+            for each in (flow, plain):
+                each.zero_grad()
+                each(x0).square().sum().backward()
+            for a, b in zip(flow.parameters(), plain.parameters(), strict=True):
+                torch.testing.assert_close(a.grad, b.grad)
+
     def test_a_field_that_does_not_compile_warns_once_and_is_solved(self):
         class Stubborn(Dynamics):
             def forward(self, t, x, u=None):

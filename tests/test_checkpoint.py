@@ -14,6 +14,7 @@ from odeframe.field import FunctionField
 from odeframe.testing import GradientConformance
 from odeframe.testing.accuracy import largest
 from odeframe.testing.problems import Coupled
+from odeframe_plugins.gradients import checkpoint, store
 from odeframe_plugins.gradients.revolve import capacity, chain, least_steps, split
 
 
@@ -145,6 +146,62 @@ class TestExact:
         (gradient,) = torch.autograd.grad(flow.solve(x0, (0.5,)).states.sum(), x0)
         assert torch.equal(gradient, torch.ones_like(x0))
         assert differentiated({"name": "euler", "steps": 1}, "checkpoint", times=(0.0, 1.0))[2].nfe > 0
+
+
+class Away(store.Store):
+    """Copies states as it would from a GPU."""
+
+    def __init__(self, device, offload):
+        super().__init__(device, offload)
+        self.away = offload
+
+
+class TestOffload:
+    @pytest.mark.parametrize("slots", [None, 3])
+    @pytest.mark.parametrize("solver", [SOLVERS[1], SOLVERS[2], SOLVERS[-1]], ids=lambda s: s["name"])
+    def test_copies_give_the_same_gradient(self, solver, slots, monkeypatch):
+        """With states that are copied away and back, also those that are kept on the way back."""
+        puts, here = [], Away.put
+        monkeypatch.setattr(Away, "put", lambda self, state: puts.append(here(self, state)) or puts[-1])
+        monkeypatch.setattr(checkpoint, "Store", Away)
+        exact, saved, _ = differentiated(solver, {"name": "checkpoint", "slots": slots})
+        assert not any(float(x.sum()) != float(x.sum()) for x, _ in puts)
+        count = len(puts)
+        found, same, _ = differentiated(solver, {"name": "checkpoint", "slots": slots, "offload": True})
+        assert_same(found, exact, 0.0)
+        assert same == saved and len(puts) == 2 * count > 0
+        for before, after in zip(puts[:count], puts[count:], strict=True):
+            assert torch.equal(before[0], after[0]) and after[0].device.type == "cpu"
+
+    def test_a_copy_is_one_and_a_state_on_the_host_stays_where_it_is(self):
+        state = (torch.randn(3, 2, dtype=torch.float64).t(), (torch.zeros(0),))
+        kept = Away(torch.device("cpu"), True).put(state)
+        assert torch.equal(kept[0], state[0]) and kept[0].data_ptr() != state[0].data_ptr()
+        assert kept[0].device.type == "cpu" and kept[0].dtype == torch.float64 and kept[1][0].shape == (0,)
+        assert store.Store(torch.device("cpu"), True).put(state) is state
+        assert store.Store(torch.device("meta"), True).put((state[0], ()))[0].device.type == "cpu"
+
+    def test_on_the_host_values_and_devices(self):
+        solver, devices = {"name": "rk4", "steps": 16}, set()
+        exact, *_ = differentiated(solver, "backprop")
+        with torch.autograd.graph.saved_tensors_hooks(lambda v: devices.add(v.device.type) or v, lambda v: v):
+            assert_same(differentiated(solver, {"name": "checkpoint", "offload": True})[0], exact)
+        assert devices == {"cpu"}
+
+    @pytest.mark.gpu
+    def test_on_a_gpu_states_wait_on_the_host(self):
+        """1,024 kept states of 4 MB would be 4 GB; what is left is a graph of one step and the loss."""
+        peaks, grads = {}, {}
+        for offload in (False, True):
+            torch.manual_seed(0)
+            gradient = {"name": "checkpoint", "slots": 1024, "offload": offload}
+            flow = Flow(Coupled(), solver={"name": "euler", "steps": 1024}, gradient=gradient).cuda()
+            x0 = torch.randn(2**18, 4, device="cuda", requires_grad=True)
+            torch.cuda.reset_peak_memory_stats()
+            flow(x0).square().mean().backward()
+            peaks[offload], grads[offload] = torch.cuda.max_memory_allocated(), x0.grad
+        assert torch.equal(grads[True], grads[False])
+        assert peaks[True] < 0.1 * peaks[False]
 
 
 class TestMemoryAndWork:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.multiprocessing import start_processes
 
 import odeframe
-from odeframe import Dynamics, Flow, Incompatible, InvalidOption, Noise
+from odeframe import Dynamics, Flow, Incompatible, InvalidOption, Noise, SolveFailed
 from odeframe.costs import RunningCost
 from odeframe.testing import SolverConformance
 from odeframe_plugins.solvers.layer_parallel_depth import split_depth
@@ -411,6 +411,13 @@ def on_a_refusing_rank(rank, folder):
         split_depth(flow)
     with pytest.raises(InvalidOption, match="last time"):
         flow.solve(batch(), (0.0, 0.5, 1.0))
+    with pytest.raises(InvalidOption, match=r"batches of \[5, 3\] samples .* give all of them the same x0"):
+        flow(batch()[: 5 - 2 * rank])
+    if rank == 1:
+        with torch.no_grad():
+            next(iter(flow.parameters())).fill_(float("nan"))
+    with pytest.raises(SolveFailed, match="non-finite"):
+        flow(batch())
     dist.destroy_process_group()
 
 

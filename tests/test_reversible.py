@@ -8,16 +8,18 @@ import torch
 from torch import nn
 
 import odeframe
-from odeframe import Flow, InvalidOption, Noise, SecondOrderDynamics, SeparableDynamics
+from odeframe import DataSpec, Flow, FlowModule, InvalidOption, Noise, SecondOrderDynamics, SeparableDynamics
 from odeframe.costs import RunningCost
 from odeframe.grid import check_times
 from odeframe.testing import GradientConformance, SolverConformance
 from odeframe.testing.accuracy import fitted_slope, largest
+from odeframe.testing.live import LiveBytes
 from odeframe.testing.problems import Liouville
 
 SEPARABLE = ("symplectic_euler", "verlet", "yoshida4")
 ANY_FIELD = ("reversible_midpoint", "alf", "reversible_heun")
 ALL = (*SEPARABLE, "leapfrog", *ANY_FIELD)
+HAMILTONIAN = DataSpec("small", (3,), "value", None, (2,), "regression")
 
 
 class TestReversibleMidpoint(SolverConformance):
@@ -254,6 +256,31 @@ class TestExactAndOfConstantMemory:
         shallow, deep = (solved(solver, "reversible", n, control, horizon=4.0)[2] for n in (8, 512))
         assert shallow == deep <= 5 * (8 + 1) * 8 * 3 + 3 * 8  # start, end and memory, and three times
         assert solved(solver, "backprop", 8, control)[2] > 5 * deep
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("control", ["constant", "piecewise_constant"])
+    def test_a_thousand_hamiltonian_layers_train_in_the_memory_of_ten(self, control):
+        """Activations that autograd keeps at a time in a training step, forward and backward, without parameters."""
+        peaks = {}
+        for gradient, layers in (("reversible", 10), ("reversible", 1000), ("backprop", 10), ("backprop", 100)):
+            torch.manual_seed(0)
+            architecture = {"name": "hamiltonian", "width": 8, "blocks": layers, "step": 10 / layers}
+            network = FlowModule(HAMILTONIAN.to_dict(), architecture, control=control, gradient=gradient).network
+            x, target = torch.randn(64, 3), torch.randn(64, 2)
+            optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+            losses = []
+            with LiveBytes(network.parameters()) as live:
+                for _ in range(2):
+                    optimizer.zero_grad()
+                    loss = (network(x) - target).square().mean()
+                    loss.backward()
+                    optimizer.step()
+                    losses.append(float(loss.detach()))
+            assert losses[1] < losses[0] and live.now == 0
+            assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.parameters())
+            peaks[gradient, layers] = live.peak
+        assert peaks["reversible", 1000] == peaks["reversible", 10]
+        assert peaks["backprop", 100] > 5 * peaks["backprop", 10] > 5 * peaks["reversible", 1000]
 
     def test_a_restart_keeps_one_memory_for_each_jump(self):
         words = {"control": {"name": "piecewise_constant", "pieces": 4}, "restart": "breakpoints"}

@@ -31,6 +31,7 @@ from odeframe_plugins.gradients.replay import (
     refuse_second,
 )
 from odeframe_plugins.gradients.revolve import chain, split
+from odeframe_plugins.gradients.store import Store
 
 NAME = "checkpoint"
 
@@ -50,6 +51,8 @@ class Checkpoint(Gradient):
 
     Args:
         slots: the most states that are kept; by default as many as the root of the number of steps.
+        offload: keeps them in the host's memory, pinned, and copies each back when its steps are taken again; for a
+            state that is on the host already nothing changes.
 
     Source: Griewank, Walther 2000, Algorithm 799: Revolve; Gholami et al. 2019, ANODE; Zhuang et al. 2020, Adaptive
     Checkpoint Adjoint.
@@ -57,10 +60,10 @@ class Checkpoint(Gradient):
 
     traits: ClassVar[tuple[str, ...]] = ("exact",)
 
-    def __init__(self, slots: int | None = None) -> None:
+    def __init__(self, slots: int | None = None, offload: bool = False) -> None:
         if slots is not None and slots < 1:
             raise InvalidOption(f"gradient 'checkpoint': option slots: got {slots}, expected at least 1")
-        self.slots = slots
+        self.slots, self.offload = slots, offload
 
     def solve(self, solver: Solver, field: Field, x0: Tensor, times: Any, stop: StopRule | None = None) -> Solution:
         """The solve without a graph, its backward pass the steps taken again."""
@@ -83,7 +86,7 @@ class Checkpoint(Gradient):
     def replayed(self, solver: Solver, found: Dependence, x0: Tensor, times: Tensor) -> Solution:
         """The solve with its custom backward pass."""
         box: list[Solution] = []
-        states = _CheckpointSolve.apply(solver, found, self.slots, box, x0, times, *found.tensors)
+        states = _CheckpointSolve.apply(solver, found, self, box, x0, times, *found.tensors)
         solution = box[0]
         solution.states, solution.times = states, times
         return solution
@@ -102,17 +105,17 @@ class Checkpoint(Gradient):
 class _Keeper:
     """Told of every step of the forward solve, it keeps states: at planned steps, or at every ``2^j``-th."""
 
-    def __init__(self, planned: Container[int] | None, slots: int | None, device: torch.device) -> None:
-        self.planned, self.slots, self.device = planned, slots, device
+    def __init__(self, planned: Container[int] | None, slots: int | None, store: Store) -> None:
+        self.planned, self.slots, self.store, self.device = planned, slots, store, store.device
         self.kept: dict[int, tuple[Tensor, tuple[Tensor, ...], Any]] = {}
         self.steps: list[tuple[int, float, float]] = []
-        self.stride, self.random = 1, random_state(device)
+        self.stride, self.random = 1, random_state(self.device)
 
     def __call__(self, index: int, t: Any, dt: Any, before: State, after: State) -> None:
         k = len(self.steps)
         self.steps.append((index, float(t), float(dt)))
         if k in self.planned if self.planned is not None else k % self.stride == 0:
-            self.kept[k] = (before[0], before[1], self.random)
+            self.kept[k] = (*self.store.put(before), self.random)
         if self.planned is None and len(self.kept) > (self.slots or 2 * self.stride):
             self.stride *= 2
             self.kept = {k: state for k, state in self.kept.items() if k % self.stride == 0}
@@ -128,20 +131,21 @@ class _CheckpointSolve(torch.autograd.Function):
         ctx: Any,
         solver: Any,
         found: Dependence,
-        slots: int | None,
+        keeping: Checkpoint,
         box: list[Solution],
         x0: Tensor,
         times: Tensor,
         *tensors: Tensor,
     ) -> Tensor:
-        plain, field = times.detach(), found.field
+        plain, field, slots = times.detach(), found.field, keeping.slots
         watched = copy.copy(field)
         steps: GridSteps | AdaptiveSteps | None = None
         planned: Container[int] | None = None
         if isinstance(solver, StepSolver):
             steps = GridSteps(solver, field, plain)
             planned = plan(len(steps), slots)
-        keeper = _Keeper(planned, slots, x0.device)
+        ctx.store = Store(x0.device, keeping.offload)
+        keeper = _Keeper(planned, slots, ctx.store)
         first = keeper.random
         watched.taken = keeper
         solution = solver.solve(watched, x0.detach(), plain)
@@ -155,11 +159,9 @@ class _CheckpointSolve(torch.autograd.Function):
                 )
             steps = AdaptiveSteps(solver, field, plain, keeper.steps)
         ctx.steps, ctx.slots, ctx.status = steps, slots, solution.status
-        ctx.leaves, ctx.versions = (
-            found.leaves,
-            [leaf._version for leaf in found.leaves],
-        )  # by reference: no activations
-        ctx.autocast, ctx.device = autocast_state(x0.device.type), x0.device
+        ctx.leaves = found.leaves  # by reference: no activations
+        ctx.versions = [leaf._version for leaf in found.leaves]
+        ctx.autocast = autocast_state(x0.device.type)
         kept = {k: (x, () if steps.fresh(k) else memory, random) for k, (x, memory, random) in keeper.kept.items()}
         ctx.kept = [(k, len(memory), random) for k, (_, memory, random) in kept.items()]
         ctx.save_for_backward(plain, *(v for x, memory, _ in kept.values() for v in (x, *memory)))
@@ -179,9 +181,10 @@ class _CheckpointSolve(torch.autograd.Function):
         stats = ctx.steps.field.stats
         forward_count = stats.nfe
         sweep = Sweep(ctx.steps, grads, ctx.leaves, ctx.autocast, ctx.needs_input_grad[5], NAME)
-        devices = [ctx.device] if ctx.random and ctx.device.type == "cuda" else []
+        device = ctx.store.device
+        devices = [device] if ctx.random and device.type == "cuda" else []
         with torch.random.fork_rng(devices, enabled=ctx.random):
-            _Reversal(sweep, kept, ctx.random, ctx.device).run(len(ctx.steps), ctx.slots)
+            _Reversal(sweep, kept, ctx.random, ctx.store).run(len(ctx.steps), ctx.slots)
         stats.nfe_backward += stats.nfe - forward_count
         stats.nfe = forward_count
         return (None, None, None, None, sweep.start(), sweep.times(times), *sweep.gradients)
@@ -190,13 +193,14 @@ class _CheckpointSolve(torch.autograd.Function):
 class _Reversal:
     """The order in which steps are taken again: advance to the next state to keep, or pull the last step back."""
 
-    def __init__(self, sweep: Sweep, kept: list[tuple[int, State, Any]], random: bool, device: torch.device) -> None:
-        self.sweep, self.kept, self.random, self.device = sweep, kept, random, device
+    def __init__(self, sweep: Sweep, kept: list[tuple[int, State, Any]], random: bool, store: Store) -> None:
+        self.sweep, self.kept, self.random, self.store, self.device = sweep, kept, random, store, store.device
 
     def run(self, end: int, slots: int | None) -> None:
         """Pulls back through steps ``end - 1`` to 0."""
         while end > 0:
-            start, state, random = self.kept[-1]
+            start, stored, random = self.kept[-1]
+            state = self.store.get(stored)
             self.set_random(random)
             if slots is None or end - start == 1:
                 self.sweep.pull(start, end, state)
@@ -204,7 +208,7 @@ class _Reversal:
                 self.kept.pop()
             elif len(self.kept) < slots:
                 middle = start + split(end - start, slots - len(self.kept) + 1)
-                self.kept.append((middle, self.advance(start, middle, state), self.get_random()))
+                self.kept.append((middle, self.store.put(self.advance(start, middle, state)), self.get_random()))
             else:
                 self.sweep.pull(end - 1, end, self.advance(start, end - 1, state))
                 end -= 1

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from odeframe import Field, Incompatible, Law
 from odeframe.grid import inside
+from odeframe.transforms import autocast_state as autocast_state
 from odeframe.transforms import transforming
 
 
@@ -136,12 +136,6 @@ def check_law(law: Law, t: Tensor, x: Tensor, gradient: str) -> None:
     with torch.enable_grad():
         leaf = x.detach().requires_grad_(True)
         check_dependence([law(t, leaf)], [leaf, *law.tensors], gradient)
-
-
-def autocast_state(device: str) -> Callable[[], AbstractContextManager[Any]]:
-    """The autocast state of this moment, to be entered again."""
-    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    return lambda: torch.autocast(device, dtype, enabled)
 
 
 def random_state(device: torch.device) -> tuple[Tensor, ...]:

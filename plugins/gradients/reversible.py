@@ -101,10 +101,8 @@ class _ReversibleSolve(torch.autograd.Function):
             )
         box.append(solution)
         ctx.steps, ctx.status, ctx.autocast = steps, solution.status, autocast_state(x0.device.type)
-        ctx.leaves, ctx.versions = (
-            found.leaves,
-            [leaf._version for leaf in found.leaves],
-        )  # by reference: no activations
+        ctx.leaves = found.leaves  # by reference: no activations
+        ctx.versions = [leaf._version for leaf in found.leaves]
         ctx.dropped = [(k, len(memory)) for k, memory in ends.dropped.items()]
         kept = [v for memory in ends.dropped.values() for v in memory]
         ctx.save_for_backward(x0, plain, ends.last[0], *ends.last[1], *kept)

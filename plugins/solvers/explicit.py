@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from odeframe import InvalidOption, Law, StepSolver
+from odeframe.compiled import Compile
 from odeframe.errors import suggestion
 from odeframe.solver import Memory, OnFailure
 from odeframe_plugins.solvers import tableaus
@@ -125,7 +126,7 @@ class RungeKutta(ExplicitRungeKutta):
         steps: int | None = None,
         dt: float | None = None,
         on_failure: OnFailure = "raise",
-        compile: bool = False,
+        compile: Compile = False,
     ) -> None:
         super().__init__(steps, dt, on_failure, compile)
         if method not in METHODS:

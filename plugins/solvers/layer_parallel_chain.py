@@ -89,13 +89,25 @@ class Chain:
         return shared
 
     def total(self, count: int) -> int:
-        """The sum over processes of a count."""
+        """The sum over processes of a count, all of which have to have states of the same size.
+
+        Raises:
+            InvalidOption: on all of them where they have not: what neighbours send would not fit.
+        """
         if self.group is None:
             return count
-        total = torch.tensor(count)
-        dist.all_reduce(total, group=self.group)
+        x = self.like[0]
+        mine = torch.tensor([count, x.shape[0], x.numel()])
+        found = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(found, mine, group=self.group)
         self.collectives += 1
-        return int(total)
+        counts, batches, sizes = zip(*(each.tolist() for each in found), strict=True)
+        if len(set(batches)) > 1 or len(set(sizes)) > 1:
+            raise InvalidOption(
+                f"solver 'layer_parallel': got batches of {list(batches)} samples on the ranks of one depth, with "
+                f"{list(sizes)} numbers; give all of them the same x0"
+            )
+        return sum(counts)
 
     def share(self, count: int) -> range:
         """The intervals of this process, of ``count`` in the order of depth, as equal as can be."""

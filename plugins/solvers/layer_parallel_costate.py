@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from odeframe import Incompatible
+from odeframe.transforms import autocast_state
 from odeframe_plugins.solvers.layer_parallel_chain import Chain
 from odeframe_plugins.solvers.layer_parallel_iteration import Rule, State, parareal
 from odeframe_plugins.solvers.layer_parallel_levels import Levels
@@ -80,6 +81,7 @@ class Costates:
         self.trace, self.chain, self.rule, self.jumps = trace, chain, rule, jumps
         self.outer: dict[int, Tensor] = {}
         self._rough: dict[tuple[int, int], tuple[State, State]] = {}
+        self._autocast = autocast_state(trace.starts[0][0].device.type)
 
     def solve(self, outer: dict[int, Tensor]) -> tuple[list[State], State]:
         """Costates at the ends of the own intervals, in the order of depth, and at the start of the first.
@@ -109,7 +111,7 @@ class Costates:
         first = levels.lowest(level, i)
         if (level, i) not in self._rough:
             starts = tuple(leaf(v) for v in self.trace.starts[first])
-            with torch.enable_grad():
+            with torch.enable_grad(), self._autocast():
                 self._rough[level, i] = starts, levels.intervals[level].coarse(levels.spans[level][i], starts)
         starts, ends = self._rough[level, i]
         return self.with_start(first, pull(ends, starts, list(p)))

@@ -77,13 +77,13 @@ def parareal(
     Source: Lions, Maday, Turinici 2001; Gander, Vandewalle 2007; Falgout et al. 2014 (MGRIT); Guenther et al. 2020,
     Layer-Parallel Training of Deep Residual Neural Networks, section 3.
     """
-    count = cycle.lowest
+    count, jumps = cycle.lowest, list[float]()
+    limit = rule.limit(chain.total(count))
     if guess:
         points = [chain.shift(start, guess[-1]), *guess]
         rough = [cycle.coarse(0, m, points[m]) for m in range(count)]
     else:
         points, rough = cycle.first(start)
-    limit, jumps = rule.limit(chain.total(count)), list[float]()
     while True:
         ends = [fine(m, points[m]) for m in range(count)]
         jumps.append(_jump(ends, points[1:], chain))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from odeframe import InvalidOption, Law, ReversibleSolver
+from odeframe.compiled import Compile
 from odeframe.solver import Memory, OnFailure
 
 
@@ -44,7 +45,7 @@ class Momentum(ReversibleSolver):
         gamma: float = 0.5,
         start: Literal["euler", "rest"] = "euler",
         on_failure: OnFailure = "raise",
-        compile: bool = False,
+        compile: Compile = False,
     ) -> None:
         super().__init__(steps, dt, on_failure, compile)
         if not 0 < gamma < 1:

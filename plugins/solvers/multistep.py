@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from odeframe import InvalidOption, Law, StepSolver
+from odeframe.compiled import Compile
 from odeframe.field import per_sample
 from odeframe.solver import Memory, OnFailure
 from odeframe_plugins.solvers.tableau import Stages, Tableau, combine, rational_rows, rationals
@@ -130,7 +131,7 @@ class LM(StepSolver):
         delta: float = 0.05,
         start: Literal["euler", "rest"] = "euler",
         on_failure: OnFailure = "raise",
-        compile: bool = False,
+        compile: Compile = False,
     ) -> None:
         super().__init__(steps, dt, on_failure, compile)
         if not 0 < delta < 1:

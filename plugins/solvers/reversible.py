@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from odeframe import Field, InvalidOption, Law, ReversibleSolver
+from odeframe.compiled import Compile
 from odeframe.grid import Grid
 from odeframe.solver import Memory, OnFailure
 
@@ -48,7 +49,7 @@ class ReversibleMidpoint(ReversibleSolver):
         dt: float | None = None,
         start: Literal["euler", "midpoint"] = "euler",
         on_failure: OnFailure = "raise",
-        compile: bool = False,
+        compile: Compile = False,
     ) -> None:
         super().__init__(steps, dt, on_failure, compile)
         if start not in ("euler", "midpoint"):
@@ -116,7 +117,7 @@ class AsynchronousLeapfrog(ReversibleSolver):
         damping: float = 1.0,
         restart: Restart = "never",
         on_failure: OnFailure = "raise",
-        compile: bool = False,
+        compile: Compile = False,
     ) -> None:
         super().__init__(steps, dt, on_failure, compile)
         if not 0 < damping <= 1 or damping == 0.5:

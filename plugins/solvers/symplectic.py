@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from odeframe import InvalidOption, Law, ReversibleSolver, SeparableDynamics
+from odeframe.compiled import Compile
 from odeframe.solver import Memory, OnFailure
 
 Starts = Literal["first", "second"]
@@ -41,7 +42,7 @@ class Splitting(ReversibleSolver):
         dt: float | None = None,
         starts: Starts = "first",
         on_failure: OnFailure = "raise",
-        compile: bool = False,
+        compile: Compile = False,
     ) -> None:
         super().__init__(steps, dt, on_failure, compile)
         if starts not in ("first", "second"):
