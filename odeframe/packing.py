@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from odeframe.checkpoint import CHECKPOINT_KEY, load_weights
-from odeframe.errors import CheckpointError, InvalidOption
+from odeframe.errors import CheckpointError, InvalidOption, OdeframeError
 from odeframe.module import FlowModule
 from odeframe.registry import check_provenance
 
@@ -31,8 +31,13 @@ def export(module: FlowModule, path: str | Path) -> Path:
     plain data alone.
 
     Raises:
-        InvalidOption: no matrix has two or three values.
+        InvalidOption: no matrix has two or three values, or the path is a folder.
     """
+    file = Path(path)
+    if not isinstance(module, FlowModule):
+        raise InvalidOption(f"packing.export: got a {type(module).__name__}, expected an odeframe.FlowModule")
+    if file.is_dir():
+        raise InvalidOption(f"packing.export: {path} is a folder; write the name of a file, e.g. {file / 'model.pt'}")
     state = module.state_dict()
     weights = [name for name, _ in module.named_parameters(remove_duplicate=False)]  # a buffer of signs is no weight
     levels = {name: _levels(state[name]) for name in weights}
@@ -59,8 +64,9 @@ def export(module: FlowModule, path: str | Path) -> Path:
     }
     for dtype in dict.fromkeys(_dtype(value) for value in rest.values()):  # one record a type: each costs 200 bytes
         content["values"][dtype] = torch.cat([v.cpu().flatten() for v in rest.values() if _dtype(v) == dtype])
-    torch.save(content, path)
-    return Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, file)
+    return file
 
 
 def load(path: str | Path, **objects: Any) -> FlowModule:
@@ -75,16 +81,24 @@ def load(path: str | Path, **objects: Any) -> FlowModule:
         UnknownComponent: a part's plugin is missing.
     """
     content = _read(path)
+    wrong = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, StopIteration)
     try:
         state = _unpacked(content)
+        dtype = next(value.dtype for value in state.values() if value.is_floating_point())
         components, options = content["components"], content["hyper_parameters"]
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except wrong as error:
         raise CheckpointError(
             f"packed network {path}: is damaged, what it lists is not in it ({type(error).__name__}: {error})"
         ) from error
-    check_provenance(components)
-    module = FlowModule(**{**options, **objects})
-    module = module.to(next(value.dtype for value in state.values() if value.is_floating_point()))
+    try:
+        check_provenance(components)
+        module = FlowModule(**{**options, **objects}).to(dtype)
+    except OdeframeError:
+        raise
+    except wrong as error:
+        raise CheckpointError(
+            f"packed network {path}: its words make no network ({type(error).__name__}: {error})"
+        ) from error
     load_weights(module, state, path)
     return module.eval()
 
@@ -95,12 +109,19 @@ def _unpacked(content: Mapping[str, Any]) -> dict[str, Tensor]:
     start = 0
     for name, kind, dtype, scale, shape in content["packed"]:
         end = start + _num_bytes(math.prod(shape), kind)
+        if not math.isfinite(scale):
+            raise ValueError(f"{name} has the size {scale}")
         state[name] = unpack(content["bits"][start:end], kind, shape).to(getattr(torch, dtype)) * scale
         start = end
+    if start != len(content["bits"]):
+        raise ValueError(f"{len(content['bits'])} bytes of weights, {start} are listed")
     starts = dict.fromkeys(content["values"], 0)
     for name, dtype, shape in content["rest"]:
         start, starts[dtype] = starts[dtype], starts[dtype] + math.prod(shape)
         state[name] = content["values"][dtype][start : starts[dtype]].reshape(shape)
+    for dtype, values in content["values"].items():
+        if len(values) != starts[dtype]:
+            raise ValueError(f"{len(values)} values of {dtype}, {starts[dtype]} are listed")
     return state
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odeframe.errors import Incompatible
+from odeframe.errors import Incompatible, InvalidOption
 from odeframe.network import Network
 from odeframe.stepmap import FlowStep, SolverStep, State, StepMap
 from odeframe.task import Task
@@ -53,16 +53,19 @@ class Sweep:
         return total
 
 
+@torch.inference_mode(False)
 def sweep(steps: Sequence[StepMap], z: State, terminal: Terminal) -> Sweep:
-    """States, costates and Hamiltonian gradients.
+    """States, costates and Hamiltonian gradients; in Lightning's inference mode too.
 
     Args:
-        steps: the step maps, of ``Network.steps(x)`` or ``Flow.steps()``.
+        steps: the step maps, of ``Network.steps(x)`` or ``Flow.steps()``, or modules of one's own from a tuple of
+            tensors to a tuple of tensors: ``odeframe.stepmap.ModuleStep(layer)`` makes one of a layer.
         z: the first state, ``(x,)`` for a network.
         terminal: ``J`` of the last state.
 
     Raises:
         Incompatible: a step map has a layer whose result depends on how often it is asked.
+        InvalidOption: a state is no tuple of tensors, or ``J`` no real number.
     """
     check_repeatable(steps)
     states = forward(steps, z)
@@ -88,21 +91,32 @@ def of_batch(network: Network, task: Task, batch: Any) -> tuple[list[StepMap], S
 
 def forward(steps: Sequence[StepMap], z: State) -> list[State]:
     """``z_0 ... z_N``, without a graph."""
-    states = [tuple(value.detach() for value in z)]
+    states = [_detached(z, "the first state z")]
     with torch.no_grad():
-        for step in steps:
-            states.append(tuple(value.detach() for value in step(states[-1])))
+        for k, step in enumerate(steps):
+            states.append(_detached(step(states[-1]), f"what step {k} ({type(step).__name__}) returned"))
     return states
 
 
+def _detached(z: State, what: str) -> State:
+    if not isinstance(z, tuple):  # a tensor would be taken apart along its batch
+        raise InvalidOption(f"{what}: got a {type(z).__name__}, expected a tuple of tensors; write (x,) for one alone")
+    return tuple(value.detach() for value in z)
+
+
+@torch.inference_mode(False)
 def final_costate(z: State, terminal: Terminal) -> tuple[Tensor, State]:
     """``J``, 0-d, and ``p_N = -dJ/dz_N``."""
     leaves = _leaves(z)
     with torch.enable_grad():
         J = terminal(leaves)
+    if not isinstance(J, Tensor) or J.dim() or not J.is_floating_point():
+        got = f"{J.dtype} of shape {tuple(J.shape)}" if isinstance(J, Tensor) else type(J).__name__
+        raise InvalidOption(f"terminal: got {got}, expected J, one real number as a tensor; write e.g. .mean()")
     return J.detach(), tuple(-slope for slope in _slopes(J, leaves))
 
 
+@torch.inference_mode(False)
 def pull_back(step: StepMap, z: State, p: State) -> tuple[State, dict[str, Tensor]]:
     """``dH/dz`` and ``dH/du`` of ``H = <p, M(z, u)>``.
 
@@ -113,7 +127,7 @@ def pull_back(step: StepMap, z: State, p: State) -> tuple[State, dict[str, Tenso
     """
     leaves, control = _leaves(z), trainable(step)
     with torch.enable_grad():
-        H = inner(p, step(leaves))
+        H = inner(tuple(map(_ordinary, p)), step(leaves))
     found = _slopes(H, (*leaves, *control.values()))
     return found[: len(z)], dict(zip(control, found[len(z) :], strict=True))
 
@@ -130,7 +144,12 @@ def trainable(step: StepMap) -> dict[str, nn.Parameter]:
 
 
 def _leaves(z: State) -> State:
-    return tuple(value.detach().requires_grad_(value.is_floating_point()) for value in z)
+    return tuple(_ordinary(value).detach().requires_grad_(value.is_floating_point()) for value in z)
+
+
+def _ordinary(value: Tensor) -> Tensor:
+    """The tensor, or a copy that autograd takes of one from inference mode."""
+    return value.clone() if value.is_inference() else value
 
 
 def _slopes(value: Tensor, inputs: Sequence[Tensor]) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,7 +51,7 @@ class Refine(Callback):
     """
 
     def __init__(self, after: int | Sequence[int], factor: int = 2) -> None:
-        epochs = (after,) if isinstance(after, int) else tuple(after)
+        epochs = tuple(after) if isinstance(after, Sequence) else (after,)
         whole = all(isinstance(epoch, int) and not isinstance(epoch, bool) and epoch > 0 for epoch in epochs)
         if not (epochs and whole and list(epochs) == sorted(set(epochs))):
             raise InvalidOption(f"Refine: option after: got {after!r}, expected increasing numbers of epochs from 1 on")
@@ -88,10 +89,17 @@ class Refine(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuses a rule whose memory is of parameters that are to be replaced."""
         assert isinstance(pl_module, FlowModule)
-        if pl_module.rule.state_dict():
+        if pl_module.rule.state_dict() and "refinable" not in pl_module.rule.traits:
             raise Incompatible(
                 f"Refine: the trainer {type(pl_module.rule).__name__} remembers the parameters one by one, and they "
                 "are replaced; write trainer: gradient"
+            )
+        last = self.after[-1] * self._an_epoch(trainer)
+        if trainer.estimated_stepping_batches <= last:  # no error: a fit may be stopped, and gone on with later
+            warnings.warn(
+                f"Refine: the fit ends after {trainer.estimated_stepping_batches} steps, and the last refinement is "
+                f"after {last}: the network stays coarser than asked for; write a larger trainer.max_steps",
+                stacklevel=2,
             )
         self._start_cycle(trainer, pl_module)
 
@@ -109,9 +117,12 @@ class Refine(Callback):
 
     def _start_cycle(self, trainer: pl.Trainer, pl_module: FlowModule) -> None:
         """Tells the schedule the steps between which it runs."""
-        an_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        ends = [0, *(end * an_epoch for end in self.after), trainer.estimated_stepping_batches]
+        ends = [0, *(end * self._an_epoch(trainer) for end in self.after), trainer.estimated_stepping_batches]
         pl_module.cycle = (int(ends[self.done]), float(ends[self.done + 1]))
+
+    @staticmethod
+    def _an_epoch(trainer: pl.Trainer) -> int:
+        return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

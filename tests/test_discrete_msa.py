@@ -1,6 +1,8 @@
 """Weights of two and three values: the flip rules entry by entry, what a fit keeps, packing and back."""
 
+import copy
 import itertools
+import math
 import os
 
 import pytest
@@ -251,6 +253,39 @@ def test_a_damaged_file_is_refused(tmp_path):
         torch.save({name: value for name, value in content.items() if name != key}, tmp_path / "short.pt")
         with pytest.raises(CheckpointError, match="not in it"):
             packing.load(tmp_path / "short.pt")
+
+
+def changed(content, key, value):
+    return {**content, key: value(copy.deepcopy(content[key]))}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("bits", lambda bits: torch.cat([bits, bits]), "bytes of weights"),
+        ("values", lambda values: {dtype: torch.cat([v, v]) for dtype, v in values.items()}, "values of float"),
+        ("packed", lambda rows: [[*row[:3], math.nan, row[4]] for row in rows], "has the size nan"),
+        ("packed", lambda rows: [], "bytes of weights"),
+        ("hyper_parameters", lambda _: [1], "make no network"),
+        ("hyper_parameters", lambda words: {**words, "colour": "red"}, "make no network.*colour"),
+        ("hyper_parameters", lambda words: {**words, "data_spec": 5}, "make no network"),
+        ("components", lambda _: [3], "make no network"),
+    ],
+)
+def test_a_file_that_says_other_things_than_it_holds_is_refused(key, value, message, tmp_path):
+    path = packing.export(fit(module_of()), tmp_path / "whole.pt")
+    torch.save(changed(torch.load(path, weights_only=True), key, value), path)
+    with pytest.raises(CheckpointError, match=message):
+        packing.load(path)
+
+
+def test_an_export_makes_its_folder_and_refuses_what_is_none_of_its_files(tmp_path):
+    module = fit(module_of())
+    assert packing.export(module, tmp_path / "new" / "folder" / "small.pt").is_file()
+    with pytest.raises(InvalidOption, match="is a folder"):
+        packing.export(module, tmp_path)
+    with pytest.raises(InvalidOption, match=r"got a Linear, expected an odeframe\.FlowModule"):
+        packing.export(torch.nn.Linear(2, 2), tmp_path / "small.pt")
 
 
 def test_a_network_of_real_weights_is_not_exported(tmp_path):

@@ -350,6 +350,18 @@ def test_a_search_without_any_ascent_is_refused():
     refused(module_of(trainer), "'adam' found no ascent.*smaller inner_learning_rate", InvalidOption)
 
 
+@pytest.mark.parametrize("inner", ["lbfgs", "adam", "closed_form"])
+def test_the_search_does_not_see_the_scale_of_the_objective(inner):
+    """A loss that is all but zero is no failure of the search, however small its slopes are."""
+    module = module_of({"name": "msa", "box": 2.0, "inner": inner})
+    problem = problem_of(module)
+    terminal = problem.terminal
+    problem.terminal = lambda z: 1e-20 * terminal(z)
+    before = problem.objective()
+    report = module.rule.improve(problem)
+    assert report.gain > 0 and problem.objective() != before
+
+
 def test_an_objective_that_is_no_number_is_refused():
     module = module_of("emsa")
     with torch.no_grad():

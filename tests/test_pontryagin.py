@@ -293,6 +293,45 @@ def test_an_empty_objective_has_no_slope():
     assert all(float(p[0].abs().max()) == 0 for p in swept.costates)
 
 
+class Twist(nn.Module):
+    """A step map of one's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3).double()
+
+    def forward(self, z):
+        return (self.layer(z[0]).tanh(),)
+
+
+def half_square(z):
+    return 0.5 * z[0].square().sum() / len(z[0])
+
+
+def test_inference_mode_does_not_take_the_gradients_away():
+    torch.manual_seed(0)
+    steps, x = [Twist(), Twist()], batch(4, 3)
+    expected = sweep(steps, (x,), half_square)
+    with torch.inference_mode():
+        found = sweep(steps, (x.clone(),), half_square)
+    for ours, theirs in zip(found.gradients, expected.gradients, strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert torch.equal(found.costates[0][0], expected.costates[0][0]) and float(found.costates[0][0].abs().max()) > 0
+
+
+def test_states_are_tuples_and_the_objective_is_a_number():
+    """A tensor is no state: taken for a tuple it would be its first sample."""
+    x, steps = batch(4, 3), [Twist()]
+    with pytest.raises(InvalidOption, match=r"first state z: got a Tensor.*\(x,\)"):
+        sweep(steps, x, half_square)
+    steps[0].forward = lambda z: steps[0].layer(z[0])
+    with pytest.raises(InvalidOption, match=r"step 0 \(Twist\) returned: got a Tensor"):
+        sweep(steps, (x,), half_square)
+    for terminal, got in ((lambda z: z[0].sum(1), r"float64 of shape \(4,\)"), (lambda z: 3.0, "got float")):
+        with pytest.raises(InvalidOption, match=f"terminal: .*{got}"):
+            sweep([Twist()], (x,), terminal)
+
+
 class Counting(PontryaginMonitor):
     """Notes the batches that it measures."""
 
@@ -339,12 +378,12 @@ class TestMonitor:
 
     @pytest.mark.parametrize("words", [{"solver": "dopri5"}, {"dynamics": nn.Sequential(nn.BatchNorm1d(4))}])
     def test_what_has_no_repeatable_step_maps_is_refused_before_a_fit(self, words, tmp_path):
-        with pytest.raises(Incompatible, match="PontryaginMonitor: .*(step solver|batch norm)"):
+        with pytest.raises(Incompatible, match=r"PontryaginMonitor: .*(step solver|batch norm)"):
             self.fit(tmp_path, PontryaginMonitor(every=1000), **words)
 
     def test_a_module_without_step_maps_is_refused_before_a_fit(self, tmp_path):
         trainer = pl.Trainer(max_epochs=1, callbacks=[PontryaginMonitor()], default_root_dir=tmp_path, **QUIET)
-        with pytest.raises(InvalidOption, match="got a BoringModel, expected an odeframe.FlowModule"):
+        with pytest.raises(InvalidOption, match=r"got a BoringModel, expected an odeframe\.FlowModule"):
             trainer.fit(BoringModel())
 
     def test_batches_are_counted_under_accumulation_too(self, tmp_path):

@@ -139,6 +139,7 @@ def test_batch_norm_and_trained_coefficients_are_copied(tmp_path):
         ({"after": 2, "factor": 1.5}, "option factor"),
         ({"after": [3, 2]}, "increasing"),
         ({"after": 2, "factor": 1}, "option factor"),
+        ({"after": None}, "option after: got None"),
     ],
 )
 def test_wrong_options_are_named(options, text):
@@ -164,6 +165,18 @@ def test_a_rule_that_remembers_parameters_is_refused(tmp_path):
     run.module.rule.state_dict = lambda: {"momentum": torch.zeros(3)}
     with pytest.raises(Incompatible, match="remembers"):
         run.fit(max_epochs=2, callbacks=[Refine(after=1)], enable_checkpointing=False, **QUIET)
+
+
+def test_a_rule_whose_memory_is_of_no_parameter_is_refined(tmp_path):
+    run = small(tmp_path, trainer={"name": "emsa", "iterations": 1})
+    run.fit(max_epochs=2, limit_train_batches=1, callbacks=[Refine(after=1)], enable_checkpointing=False, **QUIET)
+    assert run.module.network.flows[0].control.pieces == 2
+
+
+def test_a_fit_whose_steps_end_before_the_last_refinement_says_so(tmp_path):
+    run, options = small(tmp_path), {"enable_checkpointing": False, **QUIET}
+    with pytest.warns(UserWarning, match="ends after 3 steps, and the last refinement is after 9"):
+        run.fit(max_epochs=9, max_steps=3, callbacks=[Refine(after=[1, 3])], **options)
 
 
 @pytest.mark.parametrize("refined", [0, 1.5, True])

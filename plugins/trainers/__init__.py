@@ -56,7 +56,7 @@ PARTS = {
     ),
     "emsa": Part(
         "odeframe_plugins.trainers.emsa:EMSA",
-        traits=("ddp",),
+        traits=("ddp", "refinable"),
         needs=(*SWEPT, "solver:!implicit"),  # the costate's penalty differentiates a step twice
         summary="successive approximations with the augmented Hamiltonian; the loss of a batch never rises",
         source="Li, Chen, Tai, E 2018, Maximum Principle Based Algorithms for Deep Learning, 3.2",
@@ -69,7 +69,7 @@ PARTS = {
     ),
     "free": Part(
         "odeframe_plugins.trainers.free:FreeTrainer",
-        traits=("ddp",),
+        traits=("ddp", "refinable"),
         summary="adversarial training whose backward pass moves input and weights at once, m times a batch",
         source="Shafahi et al. 2019, algorithm 1",
     ),

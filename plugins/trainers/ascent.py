@@ -17,6 +17,9 @@ Inner = Literal["lbfgs", "adam", "closed_form"]
 EVALUATIONS = 2
 """How many evaluations L-BFGS may spend for each of its iterations; it stops after the line search that spends them."""
 
+SHALLOW, LARGEST_SCALE = 1e-5, 1e30
+"""Below this slope, where a loss is all but zero, H is scaled up: torch's L-BFGS holds slopes against sizes of its own,
+and takes no curvature below 1e-10.  The scale has to be a number of single precision."""
 
 RETRIES = 4
 """How often Adam begins, with a tenth of the step length each time, until it finds a larger value."""
@@ -127,6 +130,15 @@ class _Point:
 
 
 def _lbfgs(point: _Point, iterations: int) -> None:
+    steepest = max(float(slope.abs().max()) for slope in point.slopes)
+    scale = 1.0 if not 0 < steepest < SHALLOW else min(1 / steepest, LARGEST_SCALE)
+
+    def closure() -> float:
+        value = point.closure()
+        for p in point.parameters:
+            p.grad = scale * p.grad if p.grad is not None else None
+        return scale * value
+
     precision = torch.finfo(point.parameters[0].dtype).eps
     optimizer = torch.optim.LBFGS(
         point.parameters,
@@ -136,7 +148,7 @@ def _lbfgs(point: _Point, iterations: int) -> None:
         tolerance_change=0,  # torch holds it against |g|^2 too, whatever the size of H
         line_search_fn="strong_wolfe",
     )
-    optimizer.step(point.closure)
+    optimizer.step(closure)
 
 
 def _adam(point: _Point, iterations: int, learning_rate: float) -> None:

@@ -37,7 +37,7 @@ class FreeTrainer(AdversarialTrainer):
     """
 
     automatic_optimization = False
-    traits: ClassVar[tuple[str, ...]] = ("ddp",)
+    traits: ClassVar[tuple[str, ...]] = ("ddp", "refinable")
 
     def __init__(
         self,
