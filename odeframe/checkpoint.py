@@ -29,7 +29,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path)
     if not file.is_file():
-        raise CheckpointError(f"checkpoint {path}: no such file; checkpoints of a run lie in its folder checkpoints/")
+        what = "is a folder" if file.is_dir() else "no such file"
+        raise CheckpointError(f"checkpoint {path}: {what}; a run's lie in its folder checkpoints/, e.g. best.ckpt")
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types on foreign bytes; all mean the same to the user

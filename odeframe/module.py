@@ -20,16 +20,14 @@ from odeframe.fit_noise import FitNoise
 from odeframe.inference import without_graph
 from odeframe.network import Network
 from odeframe.offered import OffersTaskMethods
-from odeframe.optimizers import optimizer_class
-from odeframe.options import check_options
+from odeframe.optimizers import checked_optimizer
 from odeframe.registry import provenance, word
-from odeframe.schedule import warm_cosine
+from odeframe.schedule import checked_schedule, warm_cosine
 from odeframe.specification import DataSpec
 from odeframe.support import check_support
 from odeframe.trainer import Objective
 
 LEARNING_RATE = 2e-3
-SCHEDULES = ("cosine", "constant")
 COUNTS = ("nfe", "nfe_backward", "accepted", "rejected")
 
 
@@ -128,11 +126,8 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
 
     def _choose_optimizer(self, name: str, options: dict[str, Any], schedule: str) -> None:
         """Holds the words of the optimisation against what there is; the optimiser itself is made by a fit."""
-        self._optimizer, self._optimizer_options = optimizer_class(name), options
-        check_options("optimizer", self._optimizer.__name__, self._optimizer, self._optimizer_options, partial=True)
-        if schedule not in SCHEDULES:
-            raise InvalidOption(f"schedule: got {schedule!r}, expected {' or '.join(map(repr, SCHEDULES))}")
-        self._schedule = schedule
+        self._optimizer, self._optimizer_options = checked_optimizer(name, options), options
+        self._schedule = checked_schedule(schedule)
         self._scheduled: Optimizer | None = None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -28,6 +28,17 @@ globals().update(classes({words!r}))
 """
 
 
+MEANINGS = {
+    "does not require grad": "a value was detached (.detach(), .data, torch.no_grad()) or read as a number (.item())",
+    "must have the same dtype": "times are float64, and what is computed from them too: write .to(x) before it meets x",
+    "modified by an inplace operation": "the backward pass needs a value that was overwritten: write new ones",
+    "backward through the graph a second time": "a tensor of one batch is kept for the next: detach what is kept",
+    "'NoneType' object has no attribute": "a method gave nothing: does it end with a return?",
+    "positional argument": "a method's arguments are not those of its interface: compare it with the interface's own",
+}
+"""What an error that is raised within a part most likely comes from, by what its message holds."""
+
+
 @dataclass
 class Checked:
     """What became of the checks of one part.
@@ -128,4 +139,5 @@ def _hint(fault: ET.Element) -> str:
     message = fault.get("message", "").partition("\nassert ")[0]
     for own in ("AssertionError: ", "Failed: "):
         message = message.removeprefix(own)
-    return " ".join(message.split()) or "no word"
+    meanings = [meaning for words, meaning in MEANINGS.items() if words in message]
+    return ": ".join([" ".join(message.split()) or "no word", *meanings[:1]])

@@ -195,7 +195,9 @@ def _table(kind: str, hook: str, implementation: Any) -> dict[str, Part]:
     parts = {}
     for name, value in items:
         if not isinstance(name, str) or not COMPONENT.fullmatch(name):
-            raise _QuarantineError(f"{hook} has the name {name!r}, expected {COMPONENT.pattern}")
+            raise _QuarantineError(
+                f"{hook} has the name {name!r}, expected a lower-case letter, then lower-case letters, digits and _"
+            )
         try:
             parts[name] = value if isinstance(value, Part) else Part(value)
         except InvalidOption as error:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["WARM_UP", "warm_cosine"]
+from odeframe.errors import InvalidOption
+
+__all__ = ["SCHEDULES", "WARM_UP", "checked_schedule", "warm_cosine"]
+
+SCHEDULES = ("cosine", "constant")
 
 WARM_UP = 0.1
 """The share of a fit over which the cosine schedule rises, before it falls."""
@@ -25,3 +29,14 @@ def warm_cosine(step: int, num_steps: float) -> float:
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1.0, num_steps - rise))))
+
+
+def checked_schedule(name: str) -> str:
+    """The name of a schedule.
+
+    Raises:
+        InvalidOption: there is none of that name.
+    """
+    if name not in SCHEDULES:
+        raise InvalidOption(f"schedule: got {name!r}, expected {' or '.join(map(repr, SCHEDULES))}")
+    return name

@@ -181,7 +181,8 @@ class Study:
             counts.append(twin.steps)
         chosen = {"name": name, **({"steps": counts[0]} if len(set(counts)) == 1 else {})}
         trained_too = own and factor == 1
-        setting = f"{'+'.join(map(str, counts))} steps" + (", trained" if trained_too else "")
+        unit = "step" if counts == [1] else "steps"
+        setting = f"{'+'.join(map(str, counts))} {unit}" + (", trained" if trained_too else "")
         trial = Trial(name, setting, chosen, sum(counts), own, trained_too, own and factor > 1)
         return self.run(trial, made)
 

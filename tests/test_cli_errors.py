@@ -246,6 +246,7 @@ def changed(path, **values):
 
 def test_no_checkpoint(capsys, checkpoint):
     assert "no such file" in refused(capsys, "test", "--ckpt_path=absent.ckpt")
+    assert "is a folder; a run's lie in its folder checkpoints/" in refused(capsys, "test", "--ckpt_path=.")
     Path("text.ckpt").write_text("weights")
     assert "text.ckpt: is no checkpoint" in refused(capsys, "test", "--ckpt_path=text.ckpt")
     content = checkpoint.read_bytes()

@@ -103,11 +103,27 @@ def test_plan_has_the_legal_combinations_and_the_reasons_of_the_others(plan):
         ({"solver": [{"name": "euler", "stepz": 2}]}, InvalidOption, "has no option 'stepz'"),
         ({"solver": [3]}, InvalidOption, "got 3"),
         ({"solver": []}, InvalidOption, "got no value"),
+        ({"optimizer": ["Adm"]}, InvalidOption, "Did you mean 'Adam'"),
+        ({"schedule": ["cosin"]}, InvalidOption, "expected 'cosine' or 'constant'"),
+        ({"costs": ["nonsense"]}, InvalidOption, "expected a mapping of names to weights"),
     ],
 )
 def test_plan_refuses(axes, error, message):
     with pytest.raises(error, match=message):
         Plan(axes, [0], EPOCH)
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"learning_rate": [1e-3, -1.0]}, "Invalid learning rate"),
+        ({"learning_rate": [1e-3, "abc"]}, "expected float"),
+        ({"optimizer": ["SGD", "Adam"], "optimizer_options": [{"momentum": 0.9}]}, "no option 'momentum'"),
+    ],
+)
+def test_an_optimiser_that_cannot_be_is_told_before_anything_runs(axes, message):
+    plan = Plan({"data": [MOONS], **axes}, [0], EPOCH)
+    assert len(plan.combinations) == 1 and message in plan.illegal[0][1]
 
 
 @pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])

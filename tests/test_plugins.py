@@ -181,7 +181,7 @@ def made_for(version: Any) -> Any:
         (table(SystemExit("bye")), "odeframe_solvers raised SystemExit: bye"),
         (table(None), "odeframe_solvers returned None, expected a mapping"),
         (table([("a", Thing)]), "expected a mapping from names to parts"),
-        (table({"Upper": Thing}), "has the name 'Upper', expected [a-z][a-z0-9_]*"),
+        (table({"Upper": Thing}), "has the name 'Upper', expected a lower-case letter"),
         (table({"a/b": Thing}), "has the name 'a/b'"),
         (table({3: Thing}), "has the name 3"),
         (table({"a": None}), "odeframe_solvers, 'a': got target None"),

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch.utils.data import TensorDataset
 from torchmetrics import MeanAbsoluteError, MetricCollection
 
 import odeframe
-from odeframe import DataModule, DataSpec, Dynamics, Task, plugin_check, plugins
+from odeframe import DataModule, DataSpec, Dynamics, InvalidOption, StepSolver, Task, plugin_check, plugins
 from odeframe.cli import main
 from odeframe.dynamics import SemilinearDynamics
 from odeframe.hookspecs import Part
@@ -95,6 +96,16 @@ class Random(Field):
         return super().forward(t, x) + torch.rand(1)
 
 
+class Overwriting(Field):
+    def forward(self, t, x, u=None):
+        return super().forward(t, x.mul_(0.9))
+
+
+class Halfway(Field):
+    def __init__(self, width: int = 4.5):
+        super().__init__(int(width))
+
+
 class Averaged(Field):
     def forward(self, t, x, u=None):
         return super().forward(t, x - x.mean(0))
@@ -135,6 +146,8 @@ class Unsplit(SemilinearDynamics):
         (Timed, "test_slopes_are_like_the_state", (5, torch.float64), "per_sample|raised RuntimeError"),
         (Wide, "test_slopes_are_like_the_state", (5, torch.float32), "write t.to(x) first"),
         (Random, "test_evaluation_repeats_itself", (), "two evaluations differ"),
+        (Overwriting, "test_evaluation_repeats_itself", (), "has changed x itself"),
+        (Halfway, "test_defaults_are_what_their_hints_say", (), "width: int = 4.5 has a default that is no int"),
         (Averaged, "test_samples_do_not_see_each_other", (), "declare the trait 'mean_field'"),
         (Cut, "test_every_parameter_gets_a_gradient", (), "no .detach()"),
         (Idle, "test_every_parameter_gets_a_gradient", (), "['spare'] take no part"),
@@ -292,6 +305,109 @@ def test_what_is_sound_passes(base, part):
         getattr(kit, name, lambda: None)()
     for name in ("test_batches_are_what_is_specified", "test_splits_are_fixed", "test_its_task_takes_it"):
         getattr(kit, name, lambda: None)()
+
+
+class Slope(StepSolver):
+    """Euler's method, from which the wrong ones differ in one thing."""
+
+    order = 1
+    traits = ("step",)
+
+    def step(self, field, t, dt, x, memory):
+        return x + dt * field(t, x), ()
+
+
+class Detached(Slope):
+    def step(self, field, t, dt, x, memory):
+        return x + dt * field(t, x).detach(), ()
+
+
+class Numbers(Slope):
+    def step(self, field, t, dt, x, memory):
+        return torch.tensor((x + dt * field(t, x)).tolist(), dtype=x.dtype), ()
+
+
+class Alone(Slope):
+    def step(self, field, t, dt, x, memory):
+        return x + dt * field(t, x)
+
+
+class InPlace(Slope):
+    def step(self, field, t, dt, x, memory):
+        x.data.add_(dt * field(t, x).detach())
+        return x + 0, ()
+
+
+class Flattened(Slope):
+    def step(self, field, t, dt, x, memory):
+        return (x + dt * field(t, x)).flatten(), ()
+
+
+class Forgetful(Slope):
+    def step(self, field, t, dt, x):
+        return x + dt * field(t, x), ()
+
+
+class Rounded(Slope):
+    def step(self, field, t, dt, x, memory):
+        return x + dt * torch.ones(x.shape) * field(t, x), ()
+
+
+@pytest.mark.parametrize(
+    ("part", "check", "text"),
+    [
+        (Detached, "test_gradients_agree_with_differences", "a slope or a state was detached"),
+        (Numbers, "test_gradients_agree_with_differences", "read as a number"),
+        (Alone, "test_a_step_gives_a_state_and_a_memory", "ends with return x, ()"),
+        (InPlace, "test_a_step_gives_a_state_and_a_memory", "has changed x itself"),
+        (Flattened, "test_a_step_gives_a_state_and_a_memory", "keep its shape"),
+        (Forgetful, "test_a_step_gives_a_state_and_a_memory", "called with these, raised TypeError"),
+        (Rounded, "test_exact_on_polynomials", "the rounding of float32"),
+    ],
+)
+def test_solvers_that_are_wrong_are_told_why(part, check, text):
+    assert text in complaint(SolverConformance, part, check)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        Slope,
+        {"name": "dopri5"},
+        {"name": "verlet"},
+        {"name": "implicit_midpoint"},
+        {"name": "reversible_heun"},
+        {"name": "layer_parallel"},
+    ],
+)
+def test_sound_solvers_give_the_gradient_of_what_they_compute(solver):
+    kit = type("Kit", (SolverConformance,), {"solver": solver})()
+    kit.test_gradients_agree_with_differences()
+    if kit.test_a_step_gives_a_state_and_a_memory is not None:
+        kit.test_a_step_gives_a_state_and_a_memory()
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [(SolverConformance, "Solver"), (TaskConformance, "Task"), (ArchitectureConformance, "Architecture")],
+)
+def test_what_is_no_part_of_its_kind_is_told_so_once(base, name):
+    with pytest.raises(InvalidOption, match=f"expected a odeframe.{name}: write class Thing"):
+        type("Kit", (base,), {base.kind: type("Thing", (), {})})
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("RuntimeError: element 0 of tensors does not require grad and does not have a grad_fn", "was detached"),
+        ("AttributeError: 'NoneType' object has no attribute 'detach'", "does it end with a return?"),
+        ("TypeError: Mine.on() takes 2 positional arguments but 3 were given", "compare it with the interface's own"),
+        ("AssertionError: the order is wrong", "the order is wrong"),
+    ],
+)
+def test_errors_within_a_part_come_with_their_likely_cause(message, text):
+    fault = ET.Element("failure", message=message)
+    assert plugin_check._hint(fault).endswith(text) or text in plugin_check._hint(fault)
 
 
 # Classes made on the fly.

@@ -228,7 +228,7 @@ def test_the_command_says_what_to_do_next(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["plugins", "new", "my-heun", "--kind", "solver"]) == 0
     out = capsys.readouterr().out
-    assert "pip install --no-build-isolation -e my-heun\n  odeframe plugins check my-heun" in out
+    assert "pip install --no-build-isolation -e 'my-heun[test]'\n  odeframe plugins check my-heun" in out
     assert (tmp_path / "my-heun" / "my_heun" / "solver.py").is_file()
     for wrong in (["my-heun"], ["--kind=solver"], ["a", "b", "--kind=solver"], ["a", "--kind"], ["a", "--knd=solver"]):
         assert main(["plugins", "new", *wrong]) == 2

@@ -78,6 +78,7 @@ def test_a_network_that_crosses_itself_is_tied_to_its_scheme():
     assert not report.is_ode
     assert report.trained.score == 1.0 and report.cheapest is report.trained is report.cheapest_to_train
     two = next(each for each in report.trials if each.setting == "2 steps")
+    assert {each.setting for each in report.trials if each.nfe == 1 and each.solver == "euler"} == {"1 step, trained"}
     assert two.finer and two.nfe == 2 and not two.kept  # x -> (1 - 1)^2 x = 0
     dopri5 = next(each for each in report.trials if each.solver == "dopri5" and each.finer)
     assert dopri5.score == 0.0  # x -> exp(-2) x keeps the sign

@@ -99,7 +99,7 @@ def _new(rest: list[str]) -> int:
     output = Path(given["--output"]) if "--output" in given else None
     folder = new_package(names[0], given["--kind"], output)
     print(f"{folder} is written. Next:\n")
-    print(f"  pip install --no-build-isolation -e {folder}\n  odeframe plugins check {names[0]}\n")
+    print(f"  pip install --no-build-isolation -e '{folder}[test]'\n  odeframe plugins check {names[0]}\n")
     print(f"{folder}/README.md says the rest.")
     return 0
 

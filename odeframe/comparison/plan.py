@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -14,10 +14,13 @@ from typing import Any
 from odeframe.assembly import assemble
 from odeframe.cli.sources import MODEL_KEYS
 from odeframe.component import spelling
+from odeframe.cost_words import resolve_costs
 from odeframe.data import specification
 from odeframe.errors import InvalidOption, OdeframeError, suggestion
 from odeframe.hookspecs import KINDS
+from odeframe.optimizers import checked_optimizer, optimizer_class
 from odeframe.registry import Word, word
+from odeframe.schedule import checked_schedule
 
 __all__ = ["BUDGETS", "KEYS", "Budget", "Cell", "Plan", "label", "reason_of"]
 
@@ -27,6 +30,12 @@ KEYS = (*_FIRST, *(key for key in MODEL_KEYS if key not in _FIRST))
 
 BUDGETS = ("epochs", "seconds", "evaluations")
 MODEL_KINDS = tuple(kind for kind in KINDS if kind != "data")
+NAMES: dict[str, Callable[[Any], Any]] = {
+    "optimizer": optimizer_class,
+    "schedule": checked_schedule,
+    "costs": resolve_costs,
+}
+"""What refuses a value of an axis that is no kind of part."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +173,9 @@ class Plan:
         try:
             parts = {kind: words[kind] for kind in MODEL_KINDS if kind in words}
             assemble(parts, spec, data, costs=words.get("costs"))
+            rate = {"lr": words["learning_rate"]} if "learning_rate" in words else {}
+            options = {**rate, **(words.get("optimizer_options") or {})}
+            checked_optimizer(words.get("optimizer", "Adam"), options)
         except OdeframeError as error:
             return reason_of(error)
         return ""
@@ -180,6 +192,8 @@ def _checked(key: str, values: Sequence[Any]) -> list[Any]:
     if not values:
         raise InvalidOption(f"axis {key}: got no value, expected one or more")
     values = [_spelt(key, value) if key in KINDS else value for value in values]
+    for value in values:
+        NAMES.get(key, lambda _: None)(value)
     texts = [json.dumps(value, sort_keys=True, default=repr) for value in values]
     twice = [value for value, text in zip(values, texts, strict=True) if texts.count(text) > 1]
     if twice:

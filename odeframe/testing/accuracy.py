@@ -33,6 +33,7 @@ class SolverChecks(Conformance):
     """
 
     kind = "solver"
+    interface = Solver
     solver: ClassVar[Any] = None
     order: ClassVar[int | None] = None
     dense_order: ClassVar[int | None] = None
@@ -171,10 +172,9 @@ class AccuracyChecks(SolverChecks):
         x0 = Liouville.start(device=self.device)
         for degree in range((self.claim() or 0) + 1):
             error = largest(self.flow(Power(degree), steps=5)(x0) - x0 - float(degree > 0))
-            assert error <= 1e-12, (
-                f"x' = {degree} t^{degree - 1} is solved with the error {error:.1e}: the weights violate sum b c^k = "
-                "1/(k+1), or the nodes c do not enter as times t + c h"
-            )
+            fault = "the weights violate sum b c^k = 1/(k+1), or the nodes c do not enter as times t + c h"
+            fault = "in float64 this is the rounding of float32: a coefficient is a tensor" if error < 1e-6 else fault
+            assert error <= 1e-12, f"x' = {degree} t^{degree - 1} is solved with the error {error:.1e}: {fault}"
 
     @concerns(lambda kit: kit.takes_steps() and kit.claim() is not None)
     def test_order_of_running_costs(self) -> None:
@@ -234,11 +234,8 @@ class AccuracyChecks(SolverChecks):
     @concerns(lambda kit: isinstance(kit.part, AdaptiveSolver))
     def test_order_of_attempts_and_of_dense_output(self) -> None:
         """With equal steps the end is of the claimed order, and the interpolation in a step of ``dense_order``."""
-        ends, inner = [], []
-        for n in self.counts():
-            end, between = march(self.make(), n, Liouville.start(device=self.device), self.exact)
-            ends.append(end)
-            inner.append(between)
+        x0 = Liouville.start(device=self.device)
+        ends, inner = zip(*(march(self.make(), n, x0, self.exact) for n in self.counts()), strict=True)
         order = self.claim() or 0
         self.expect_order(ends, order, "check the weights of the propagated solution")
         dense = self.order_between()

@@ -27,6 +27,7 @@ class ArchitectureConformance(Conformance):
     """
 
     kind = "architecture"
+    interface = Architecture
     architecture: ClassVar[Any] = None
     input_shapes: ClassVar[tuple[tuple[int, ...], ...]] = ((6,), (1, 8, 8))
     solvers: ClassVar[tuple[Any, ...]] = ({"name": "rk4", "steps": 4}, "dopri5")

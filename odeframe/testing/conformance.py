@@ -11,6 +11,7 @@ import pytest
 
 from odeframe.compatibility import WRAPPED, traits_of
 from odeframe.errors import InvalidOption
+from odeframe.options import fits, hint_text, options_of
 from odeframe.registry import registered, word
 
 E = TypeVar("E", bound=Exception)
@@ -53,18 +54,30 @@ class Conformance:
 
     Attributes:
         kind: what is tested.
+        interface: the class of which a part of this kind is an instance.
         part: one object of it, which says which checks apply; every check builds its own.
     """
 
     kind: ClassVar[str]
+    interface: ClassVar[type]
     part: ClassVar[Any] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Leaves out the checks that do not concern this part, so that none of them passes without checking."""
+        """Leaves out the checks that do not concern this part, so that none of them passes without checking.
+
+        Raises:
+            InvalidOption: what is built is no part of the kind.
+        """
         super().__init_subclass__(**kwargs)
         if cls.choice() is None:
             return
         cls.part = cls.make()
+        if not isinstance(cls.part, cls.interface):
+            raise InvalidOption(
+                f"{cls.kind}: {cls.choice()!r} builds a {type(cls.part).__name__}, expected a "
+                f"{cls.interface.__module__.partition('.')[0]}.{cls.interface.__name__}: write class "
+                f"{type(cls.part).__name__}({cls.interface.__name__})"
+            )
         for name in dir(cls):
             condition = getattr(getattr(cls, name), "concerns", None)
             if condition is not None and not condition(cls):
@@ -115,6 +128,16 @@ class Conformance:
             assert not isinstance(self.part, interface) or trait in stated, (
                 f"a subclass of {interface.__name__} has the trait {trait!r}, by which others find it; write traits = "
                 f"({trait!r},) in the class and in the plugin's table"
+            )
+
+    def test_defaults_are_what_their_hints_say(self) -> None:
+        """An option left out is no other than one that is given: its default has the type that is asked of a value."""
+        component = word(self.kind, self.choice()).component if isinstance(self.choice(), str | Mapping) else None
+        target = type(self.part) if component is None else component.load()
+        for option in options_of(target)[0]:
+            assert option.required or option.default is None or fits(option.default, option.hint), (
+                f"the option {option} has a default that is no {hint_text(option.hint)}: change it, or the hint, "
+                "against which the values that a user writes are held"
             )
 
     @staticmethod

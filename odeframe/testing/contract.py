@@ -13,7 +13,8 @@ from odeframe.flow import Flow
 from odeframe.solution import Solution, Status
 from odeframe.solver import StepSolver
 from odeframe.testing.accuracy import SolverChecks, largest
-from odeframe.testing.conformance import concerns, refused
+from odeframe.testing.conformance import concerns, refused, said
+from odeframe.testing.derivatives import along
 from odeframe.testing.problems import Decay, Explosion, Liouville
 
 POLE = 0.5  # of the second sample
@@ -53,6 +54,23 @@ class ContractChecks(SolverChecks):
         )
         assert solution.times.dtype == torch.float64 and solution.times.shape == (3,), "times are those asked for"
         assert solution.status is Status.SUCCESS, f"a solve that went well has the status {solution.status}"
+
+    @concerns(lambda kit: "forward_only" not in kit.part.traits)
+    def test_gradients_agree_with_differences(self) -> None:
+        """Backpropagation through the solve is the derivative of what it computed, by the start and by the weights."""
+        flow = self.flow(Liouville(), steps=8).double()
+        x0 = Liouville.start(device=self.device).requires_grad_(True)
+        width, tolerance = (1e-3, 1e-3) if self.is_adaptive() else (1e-5, 1e-6)  # steps that change are a little rough
+        for name, group in {"x0": [x0], "the weights": list(flow.parameters())}.items():
+            with said(f"the backward pass of a solve, for {name},"):
+                gradients = torch.autograd.grad(flow(x0).sin().sum(), group)
+            directions = [torch.cos(torch.arange(v.numel(), device=v.device)).reshape(v.shape).to(v) for v in group]
+            expected = along(lambda: flow(x0).sin().sum(), group, directions, width)
+            got = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True))
+            assert abs(got - expected) <= tolerance * max(1.0, abs(expected)), (
+                f"the derivative along {name} is {expected:.6f} by differences, the gradient {got:.6f}: a slope or "
+                "a state was detached (.detach(), .data, torch.no_grad()), or read as a number (float, .item())"
+            )
 
     def test_one_sample_as_in_a_larger_batch(self) -> None:
         """A batch of one is no special case."""

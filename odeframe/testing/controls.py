@@ -39,6 +39,7 @@ class ControlConformance(Conformance):
     """
 
     kind = "control"
+    interface = Control
     control: ClassVar[Any] = None
     solver: ClassVar[dict[str, Any]] = {"name": "rk4", "steps": STEPS}
 

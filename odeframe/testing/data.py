@@ -32,6 +32,7 @@ class DataConformance(Conformance):
     """
 
     kind = "data"
+    interface = pl.LightningDataModule
     data: ClassVar[Any] = None
     architecture: ClassVar[Any] = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -13,11 +13,23 @@ from odeframe.costs import RunningCost
 from odeframe.drive import SequenceDrive
 from odeframe.errors import Incompatible, OdeframeError
 from odeframe.flow import Flow
+from odeframe.gradient import Gradient
 from odeframe.testing.accuracy import largest
 from odeframe.testing.conformance import Conformance, build, concerns, refused
 from odeframe.testing.problems import Coupled
 
 CONTROLS: dict[str, Any] = {"constant": "constant", "piecewise": {"name": "piecewise_constant", "pieces": 4}}
+
+
+def along(loss: Callable[[], Tensor], group: Sequence[Tensor], directions: Sequence[Tensor], width: float) -> float:
+    """The derivative of a loss along a direction of the tensors that it depends on, by a central difference."""
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            torch._foreach_add_(list(group), list(directions), alpha=sign * width)
+            values.append(float(loss()))
+            torch._foreach_add_(list(group), list(directions), alpha=-sign * width)
+    return (values[0] - values[1]) / (2 * width)
 
 
 class GradientChecks(Conformance):
@@ -30,6 +42,7 @@ class GradientChecks(Conformance):
     """
 
     kind = "gradient"
+    interface = Gradient
     gradient: ClassVar[Any] = None
     solvers: ClassVar[tuple[dict[str, Any], ...]] = (
         {"name": "rk4", "steps": 32},
@@ -66,13 +79,7 @@ class DerivativeChecks(GradientChecks):
         for name, group in tensors.items():
             mine = [found.pop(0) for _ in group]
             directions = [torch.randn(v.shape, dtype=v.dtype, generator=generator) for v in group]
-            values = []
-            for sign in (1, -1):
-                with torch.no_grad():
-                    torch._foreach_add_(group, directions, alpha=sign * width)
-                    values.append(float(loss()))
-                    torch._foreach_add_(group, directions, alpha=-sign * width)
-            expected = (values[0] - values[1]) / (2 * width)
+            expected = along(loss, group, directions, width)
             assert all(g is not None for g in mine), f"{solver}: of {name} some get no gradient, and no error says so"
             got = sum(float((g * d).sum()) for g, d in zip(mine, directions, strict=True))
             assert abs(got - expected) <= tolerance * max(1.0, abs(expected)), (

@@ -38,6 +38,7 @@ class DynamicsConformance(Conformance):
     """
 
     kind = "dynamics"
+    interface = nn.Module
     dynamics: ClassVar[Any] = None
     state_shape: ClassVar[tuple[int, ...] | None] = None
     optional: ClassVar[tuple[str, ...]] = ()
@@ -106,8 +107,10 @@ class DynamicsConformance(Conformance):
     def test_evaluation_repeats_itself(self) -> None:
         """In evaluation the field is a function: a gradient that evaluates again gets the same."""
         dynamics, x, t = self.make().eval(), self.state(5), torch.tensor(0.3)
-        drive = self.drive(x)
-        assert torch.equal(dynamics(t, x, **drive), dynamics(t, x, **drive)), (
+        drive, before = self.drive(x), x.clone()
+        slopes = [dynamics(t, x, **drive) for _ in range(2)]
+        assert torch.equal(x, before), "f(t, x) has changed x itself: write new values, not x *= 2, x.mul_(2) ..."
+        assert torch.equal(*slopes), (
             "two evaluations differ: a draw or a state of the module is in the field; draw from noise, or in training "
             "alone"
         )

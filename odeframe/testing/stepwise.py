@@ -16,7 +16,7 @@ from odeframe.noise import Noise
 from odeframe.solver import ReversibleSolver, StepSolver
 from odeframe.stepmap import State, StepMap
 from odeframe.testing.accuracy import SolverChecks, largest
-from odeframe.testing.conformance import concerns, refused
+from odeframe.testing.conformance import concerns, refused, said
 from odeframe.testing.problems import Coupled, Pendulum
 
 MARGIN = 1e-9
@@ -90,6 +90,25 @@ class StepChecks(SolverChecks):
         x0 = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(self.device)
         noise = Noise(7, torch.arange(5) + 10) if "stochastic" in self.part.traits else None
         return flow, x0, noise
+
+    @concerns(lambda kit: isinstance(kit.part, StepSolver))
+    def test_a_step_gives_a_state_and_a_memory(self) -> None:
+        """``step(field, t, dt, x, memory) -> (x, memory)``, with a new ``x`` of the old one's shape."""
+        flow, x0, noise = self.network()
+        law = flow.field(noise=noise).on(*torch.tensor([0.0, 1 / STEPS], dtype=torch.float64))
+        stepper, before = law.stepper(flow.solver), x0.clone()
+        with said("step(field, t, dt, x, memory) -> (x, memory), called with these,"):
+            made = stepper.step(law, law.t, 1 / STEPS, x0, stepper.init(law, law.t, x0))
+        assert isinstance(made, tuple) and len(made) == 2 and all(isinstance(each, tuple) for each in made[1:]), (
+            f"step gives a {type(made).__name__}, expected (x, memory): a scheme without memory ends with return x, ()"
+        )
+        assert isinstance(made[0], Tensor) and made[0].shape == x0.shape, (
+            f"x is {tuple(x0.shape)}, the state after a step {tuple(getattr(made[0], 'shape', ()))}: keep its shape"
+        )
+        assert made[0] is not x0 and torch.equal(x0, before), (
+            "the step has changed x itself: a state belongs to the graph and to the output; write x + dt * k, not x += "
+            "dt * k, x.add_() or the like"
+        )
 
     @concerns(lambda kit: isinstance(kit.part, StepSolver))
     def test_steps_stay_in_their_interval(self) -> None:

@@ -34,6 +34,7 @@ class TaskConformance(Conformance):
     """
 
     kind = "task"
+    interface = Task
     task: ClassVar[Any] = None
     data: ClassVar[Any] = None
     architecture: ClassVar[Any] = None

@@ -24,6 +24,7 @@ from odeframe.network import Architecture, Network, Parts
 from odeframe.specification import DataSpec, NetworkSpec
 from odeframe.task import Task
 from odeframe.testing.conformance import Conformance
+from odeframe.trainer import ControlTrainer
 
 QUIET: dict[str, Any] = {
     "logger": False,
@@ -65,6 +66,7 @@ class TrainerConformance(Conformance):
     """
 
     kind = "trainer"
+    interface = ControlTrainer
     trainer: ClassVar[Any] = None
     options: ClassVar[dict[str, Any]] = {"optimizer": "Adam", "learning_rate": 0.01}
     architecture: ClassVar[Any] = {"name": "resnet", "width": 4, "blocks": 3}
