@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -108,7 +109,10 @@ def test_samples_have_the_density():
 def test_shapes_dtypes_and_empty_batches():
     model = module()
     assert model.sample(0).shape == (0, 2) and model.log_prob(torch.zeros(0, 2, dtype=torch.float64)).shape == (0,)
-    assert model.sample(3, times=(1.0, 0.5, 0.0)).shape == (3, 3, 2)
+    assert model.sample(3, times=(1.0, 0.5, 0.0)).shape == (3, 3, 2) and model.sample(np.int64(2)).shape == (2, 2)
+    with torch.inference_mode():
+        held = model.log_prob(torch.ones(1, 2, dtype=torch.float64))
+    torch.testing.assert_close(held, model.log_prob(torch.ones(1, 2, dtype=torch.float64)).detach())
     assert model.float().sample(2).dtype == torch.float32
     x = torch.randn(2, 2, requires_grad=True)
     assert torch.autograd.grad(model.log_prob(x).sum(), x)[0].shape == (2, 2)
@@ -141,6 +145,10 @@ def test_words_that_do_not_fit_are_refused():
     for option, value in (("trace", "no"), ("horizon", 0.0)):
         with pytest.raises(InvalidOption, match=option):
             build("architecture", "cnf", **{option: value})
+    model = module()
+    for times in ((0.0, 1.0), (0.5, 0.0), (0.0,)):
+        with pytest.raises(InvalidOption, match="falling ones from 1 on"):
+            model.sample(2, times)
     with pytest.raises(AttributeError, match="log_prob"):
         odeframe.compose("resnet", "two_moons").module.log_prob  # noqa: B018
 

@@ -245,6 +245,18 @@ def test_any_table_is_data_of_a_density(tmp_path):
         broken = write(tmp_path / "bad.csv", [[1, 2, 3], [1, bad, 3], *rows.tolist()])
         with pytest.raises(DataError, match=said):
             odeframe.compose("cnf", broken)
+    bare = tmp_path / "bare.csv"
+    for text, said in (
+        ("1,2\n" + 30 * "3,4\n5,6\n", "first line looks like data.*list them in columns"),
+        ("a;b\n" + 30 * "3;4\n5;6\n", "is the delimiter another one"),
+        ("a,b\n" + 30 * "3,4\n5,4\n", "without a density: b"),
+    ):
+        bare.write_text(text)
+        with pytest.raises(DataError, match=said):
+            odeframe.compose("cnf", {"name": "csv", "path": str(bare), "task": "density"})
+    bare.write_text("2020,2021\n" + 30 * "3,4\n5,6\n")
+    named = {"name": "csv", "path": str(bare), "task": "density", "columns": ["2020", "2021"]}
+    assert odeframe.compose("cnf", named).data.spec.input_shape == (2,)
     ragged = write(tmp_path / "ragged.csv", [[1, 2, 3], [1, 2], *rows.tolist()])
     with pytest.raises(DataError, match="line 3"):
         odeframe.compose("cnf", ragged)

@@ -290,12 +290,30 @@ def test_csv_stream_takes_a_function_as_its_likelihood(table):
     torch.testing.assert_close(found.covariance[0, -1], torch.linalg.inv(precision), rtol=0, atol=0.01)
 
 
+def test_csv_stream_keeps_labels_and_tells_of_rough_moments(tmp_path):
+    """Columns of 0 and 1 are what they are, standardised or not; a likelihood too narrow for the draws is told of."""
+    z = torch.randn(60, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "labels.csv"
+    path.write_text("z,y\n" + "\n".join(f"{value},{int(value > -1)}" for value in z.tolist()))
+    options = {"path": str(path), "length": 4, "particles": 6}
+    rows = build("data", "csv_stream", likelihood="logistic_regression", **options).windows("train").flatten(0, 1)
+    assert set(rows[:, 1].tolist()) == {0.0, 1.0} and abs(float(rows[:, 0].mean())) < 0.2
+    narrow = {"name": "linear_regression", "deviation": 0.001}
+    run = odeframe.compose(FLOW, build("data", "csv_stream", likelihood=narrow, **options))
+    with pytest.warns(UserWarning, match="of 10000 draws"):
+        run.data.setup("test")
+    assert module_pictures(run, tmp_path)
+    path.write_text("1,2\n" * 60)
+    with pytest.raises(DataError, match="first line looks like data"):
+        build("data", "csv_stream", **options).spec  # noqa: B018
+
+
 def test_filters_without_training_approach_the_closed_form():
     data = word("data", {"name": "gaussian_stream", "length": 8}).build()
     truth, likelihood = data.sequences(20, 3), likelihood_of(data.likelihood())
     generator = torch.Generator().manual_seed(0)
     particles = torch.randn(20, 4000, 2, generator=generator, dtype=torch.float64)
-    plain = one_pass_smc(particles, truth.observations, likelihood)
+    plain = one_pass_smc(particles, truth.observations, data.likelihood())
     drawn = sis_resampling(particles, truth.observations, likelihood, generator=generator, threshold=1.0)
     for found in (plain, drawn):
         assert float((found[-1].mean - truth.mean[:, -1]).square().mean().sqrt()) < 0.04
@@ -321,6 +339,8 @@ def test_likelihoods_against_torch():
     yes = (o[:, 2] > 0).double()
     coin = likelihood_of("logistic_regression").log_prob(torch.cat([o[:, :2], yes[:, None]], 1), x)
     torch.testing.assert_close(coin, torch.distributions.Bernoulli(logits=fitted).log_prob(yes))
+    with pytest.raises(DataError, match="0 or 1, got -0"):
+        likelihood_of("logistic_regression").log_prob(torch.tensor([[0.3, -0.5]]), x[:1, :2])
     assert {likelihood_of(name).state_size(3) for name in LIKELIHOODS} == {2, 3}
 
 
@@ -341,6 +361,7 @@ def test_likelihoods_against_torch():
         (torch.zeros(5, 2), torch.zeros(1, 2), InvalidOption, r"particles: got \(5, 2\)"),
         (torch.zeros(2, 5, 2, dtype=torch.int64), torch.zeros(2, 2), InvalidOption, "floating-point"),
         ([[0.0, 1.0]], torch.zeros(1, 2), InvalidOption, "got list"),
+        (torch.zeros(2, 5, 2).double(), torch.zeros(2, 2).double(), InvalidOption, "torch.float64, and a parameter"),
     ],
 )
 def test_what_cannot_be_assimilated_is_refused(particles, observation, error, said):
@@ -380,6 +401,8 @@ def test_a_likelihood_that_is_zero_everywhere_is_named():
             function(particles[:, :0], observations, Nowhere())
     with pytest.raises(InvalidOption, match="expected the shape"):
         check_log_likelihood("mine", torch.zeros(3), (2, 3))
+    with pytest.raises(InvalidOption, match=r"torch.bool, expected log p"):
+        check_log_likelihood("mine", torch.ones(2, 3) > 0, (2, 3))
     with pytest.raises(InvalidOption, match="threshold"):
         sis_resampling(particles, observations, Nowhere(), threshold=2.0)
 
@@ -410,6 +433,7 @@ def test_a_likelihood_that_is_zero_everywhere_is_named():
             {"likelihood": {"name": "linear_gaussian", "matrix": [[1], [1, 2]]}},
             "rows of one length",
         ),
+        ("task", "filtering", {"likelihood": {"name": "linear_gaussian", "matrix": [[math.nan]]}}, "finite numbers"),
         ("dynamics", "particle_field", {"width": 2, "inputs": 1, "depth": 0}, "depth"),
         ("dynamics", "affine_particle_field", {"width": 0, "inputs": 1}, "width"),
     ],

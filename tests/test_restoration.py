@@ -23,6 +23,7 @@ from odeframe.testing.dynamics import DynamicsConformance
 from odeframe.testing.tasks import TaskConformance
 from odeframe_plugins import data as data_parts
 from odeframe_plugins.data.degradation import Degradation
+from odeframe_plugins.data.image_files import read_image
 from odeframe_plugins.data.pictures import PICTURES, picture
 
 DURR = {"name": "durr", "width": 6, "hidden": 6, "loops": 3, "substeps": 1}
@@ -372,6 +373,22 @@ def folder(tmp_path):
     return made
 
 
+def gray():
+    return Image.new("L", (20, 20))
+
+
+def test_files_are_turned_as_they_say_and_gray_in_colours_is_gray(tmp_path):
+    pixels = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    image, colours = Image.fromarray(pixels), Image.fromarray(pixels).convert("RGBA")
+    turned = image.getexif()
+    turned[274] = 6  # to be turned by 90 degrees clockwise
+    image.save(tmp_path / "turned.png", exif=turned)
+    np.testing.assert_array_equal(read_image(tmp_path / "turned.png", False, "mine") * 255, np.rot90(pixels, -1))
+    for name, saved in (("rgb.png", colours.convert("RGB")), ("opaque.png", colours), ("p.gif", image.convert("P"))):
+        saved.save(tmp_path / name)
+        np.testing.assert_allclose(read_image(tmp_path / name, False, "mine") * 255, pixels, atol=1e-4)
+
+
 def predict(folder, *arguments):
     words = ["--model.architecture.name=durr", "--model.architecture.pretrained=true", "--data.name=picture_folder"]
     return main(["predict", *words, f"--data.path={folder}", f"--output={folder.parent / 'out'}", *arguments])
@@ -401,7 +418,7 @@ def test_predict_restores_a_folder(folder, capsys):
     [
         (lambda f: (f / "z.png").write_text("words"), "z.png is no image"),
         (lambda f: (f / "z.png").write_bytes((f / "a.png").read_bytes()[:120]), "z.png cannot be read"),
-        (lambda f: Image.new("RGB", (20, 20)).save(f / "z.png"), "z.png has colours"),
+        (lambda f: Image.new("RGB", (20, 20), (9, 0, 0)).save(f / "z.png"), "z.png has colours"),
         (
             lambda f: Image.fromarray(np.full((9, 9), np.nan, dtype=np.float32)).save(f / "z.tif"),
             "81 numbers that are not finite",
@@ -409,9 +426,13 @@ def test_predict_restores_a_folder(folder, capsys):
         (lambda f: Image.fromarray(np.full((9, 9), 7.0, dtype=np.float32)).save(f / "z.tif"), "from 7 to 7"),
         (
             lambda f: [path.unlink() for path in f.iterdir() if path.suffix != ".txt"],
-            r"no image in it \(1 other files\)",
+            r"no image in it \(1 other files, and 0 folders",
         ),
         (lambda f: shutil.rmtree(f), "no folder"),
+        (lambda f: (f / "z.png").symlink_to(f / "nowhere.png"), "z.png cannot be read"),
+        (lambda f: gray().save(f / "z.tif", save_all=True, append_images=[gray()]), "z.tif has 2 frames"),
+        (lambda f: gray().save(f / "z.png", transparency=0), "z.png is transparent"),
+        (lambda f: gray().save(f / "b.jpg.png"), "2 images would be written to b.jpg.png"),
     ],
 )
 def test_bad_files_are_named_and_nothing_is_written(folder, spoil, said, capsys):
@@ -482,7 +503,11 @@ def test_restore_takes_any_size_dtype_and_batch():
         (torch.rand(8, 8), r"\(8, 8\), expected \(batch, 1, height, width\)"),
         (torch.rand(1, 3, 8, 8), "one by one"),
         (torch.rand(1, 1, 0, 8), r"\(1, 1, 0, 8\)"),
-        (torch.full((1, 1, 8, 8), 200.0), "divide them by 255"),
+        (torch.full((1, 1, 8, 8), 200.0), "divided by 255"),
+        (torch.cat([torch.zeros(20, 1, 8, 8), torch.full((1, 1, 8, 8), 5.0)]), "image 20 has numbers far outside"),
+        (torch.full((1, 1, 8, 8), -3.0), "image 0 has numbers far outside"),
+        (torch.tensor([0.0, 255.0] + 398 * [0.0]).reshape(1, 1, 20, 20), "image 0 has numbers far outside"),
+        (torch.zeros(1, 1, 8, 8, dtype=torch.complex64), "torch.complex64, expected floating-point"),
         (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), "torch.uint8"),
         (torch.full((2, 1, 8, 8), float("nan")), "image 0 has numbers that are not finite"),
     ],
