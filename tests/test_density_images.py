@@ -16,7 +16,7 @@ from odeframe.testing import ArchitectureConformance, DynamicsConformance
 
 QUIET = {"enable_progress_bar": False, "logger": False, "accelerator": "cpu", "enable_checkpointing": False}
 DIGITS = {"name": "digits", "dequantise": 1, "limit": 40}
-TIGHT = {"name": "rk4", "steps": 10}
+TIGHT = {"name": "rk4", "steps": 6}
 
 
 class TestConcatSquashConv(DynamicsConformance):
