@@ -409,10 +409,10 @@ def test_predict_restores_a_folder(folder, capsys):
     pixels = np.asarray(Image.open(folder / "a.png"), dtype=np.float32)[None, None] / 255
     expected = build("architecture", "durr", pretrained=True).restore(torch.from_numpy(pixels))
     assert np.abs(np.asarray(found["a.png"]) / 255 - expected[0, 0].numpy()).max() < 0.51 / 255
-    assert predict(folder) == 0 and (out / "restored-2").is_dir()
+    image = {"image": torch.zeros(1, 1, 2, 2, dtype=torch.uint8)}
+    assert build("task", "restoration").write([image], out, ["a.png"]) == out / "restored-2"
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -432,24 +432,34 @@ def test_predict_restores_a_folder(folder, capsys):
         (lambda f: (f / "z.png").symlink_to(f / "nowhere.png"), "z.png cannot be read"),
         (lambda f: gray().save(f / "z.tif", save_all=True, append_images=[gray()]), "z.tif has 2 frames"),
         (lambda f: gray().save(f / "z.png", transparency=0), "z.png is transparent"),
-        (lambda f: gray().save(f / "b.jpg.png"), "2 images would be written to b.jpg.png"),
     ],
 )
-def test_bad_files_are_named_and_nothing_is_written(folder, spoil, said, capsys):
+def test_bad_files_are_named_before_one_is_restored(folder, spoil, said):
     spoil(folder)
-    assert predict(folder) == 2
-    error = capsys.readouterr().err
-    assert __import__("re").search(said, error), error
-    assert not (folder.parent / "out" / "restored").exists() and not (folder.parent / "out" / "restored.part").exists()
+    with pytest.raises(DataError, match=said):
+        build("data", "picture_folder", path=str(folder)).setup("predict")
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("z.png", b"words", "z.png is no image"), ("b.jpg.png", None, "2 images would be written to b.jpg.png")],
+)
+def test_where_a_file_is_refused_nothing_is_written(folder, name, content, said, capsys):
+    (folder / name).write_bytes(content or (folder / "a.png").read_bytes())
+    assert predict(folder) == 2
+    assert said in capsys.readouterr().err
+    assert not list((folder.parent / "out").glob("restored*"))
+
+
 def test_colours_are_turned_into_gray_where_asked_to(folder):
     Image.new("RGB", (20, 20), (200, 100, 0)).save(folder / "z.png")
     Image.fromarray(np.full((9, 9), 65535, dtype=np.uint16)).save(folder / "deep.png")
-    assert predict(folder, "--data.gray=true") == 0
-    assert Image.open(folder.parent / "out" / "restored" / "z.png").mode == "L"
-    assert np.asarray(Image.open(folder.parent / "out" / "restored" / "deep.png")).mean() > 200
+    data = build("data", "picture_folder", path=str(folder), gray=True)
+    data.setup("predict")
+    images = dict(zip(data.predict_names, (x for (x,) in data.predict_dataloader()), strict=True))
+    assert images["z.png"].shape == (1, 1, 20, 20) and 0.4 < float(images["z.png"].mean()) < 0.6
+    assert images["deep.png"].shape == (1, 1, 9, 9) and float(images["deep.png"].min()) == 1
 
 
 def test_training_on_a_folder_needs_three_images(folder):
