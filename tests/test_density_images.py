@@ -234,6 +234,10 @@ def test_any_table_is_data_of_a_density(tmp_path):
     (x,) = run.data.dataset("train").tensors
     assert x.shape == (42, 3) and float(x.mean().abs()) < 1e-6
     assert run.module.log_prob(x).shape == (42,)
+    one = odeframe.compose("cnf", {**choice, "columns": ["b"]})
+    axis, scaling = np.linspace(-40, 40, 801)[:, None], one.data.scaling
+    log_p = one.module.log_prob(torch.as_tensor(scaling.apply(axis)).float()).detach() - math.log(scaling.std[0])
+    assert float(log_p.exp().sum()) * 0.1 == pytest.approx(1, abs=0.01), "a density in the unit of the file"
     assert odeframe.compose("cnf", {**choice, "columns": ["a", "c"]}).data.spec.input_shape == (2,)
     with pytest.raises(Incompatible, match="class labels"):
         odeframe.compose("resnet", choice, "classification")

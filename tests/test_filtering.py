@@ -302,6 +302,10 @@ def test_csv_stream_keeps_labels_and_tells_of_rough_moments(tmp_path):
     options = {"path": str(path), "length": 4, "particles": 6}
     rows = build("data", "csv_stream", likelihood="logistic_regression", **options).windows("train").flatten(0, 1)
     assert set(rows[:, 1].tolist()) == {0.0, 1.0} and abs(float(rows[:, 0].mean())) < 0.2
+    for standardise in (True, False):
+        data = build("data", "csv_stream", likelihood="logistic_regression", standardise=standardise, **options)
+        raw = [[value, value > -1] for value in z[:4].tolist()]  # the first window, as in the file
+        torch.testing.assert_close(torch.as_tensor(data.scaling.apply(raw)), data.windows("train")[0])
     narrow = {"name": "linear_regression", "deviation": 0.001}
     run = odeframe.compose(FLOW, build("data", "csv_stream", likelihood=narrow, **options))
     with pytest.warns(UserWarning, match="of 10000 draws"):

@@ -82,18 +82,23 @@ class CSVStream(DataModule):
         self.path, self.columns, self.state, self.prior = path, columns, state, prior
         self.length, self.particles, self.standardise, self.seed = length, particles, standardise, seed
         self.split, self.delimiter = check_fractions("csv_stream", split), delimiter
-        self._rows: dict[str, Tensor] | None = None
+        self._prepared: tuple[dict[str, Tensor], Scaling] | None = None
+
+    @property
+    def scaling(self) -> Scaling:
+        """What observations are standardised by, those of a later stream too: ``scaling.apply(rows)``."""
+        return self._ready()[1]
 
     def specify(self) -> DataSpec:
         """The shapes that the file has; reads it on the first call."""
-        observed = self._ready()["train"].shape[1]
+        observed = self._ready()[0]["train"].shape[1]
         state = self.state or self._likelihood.state_size(observed)
         self._likelihood.check(observed, state)
         return packed_spec("csv_stream", self.length, self.particles, state, observed, self._word)
 
     def windows(self, split: str) -> Tensor:
         """Observations ``(windows, length, columns)`` of a split, float64."""
-        rows = self._ready()[split]
+        rows = self._ready()[0][split]
         return rows.unfold(0, self.length, 1 if split == "train" else self.length).transpose(1, 2).contiguous()
 
     def load(self) -> dict[str, Dataset]:
@@ -127,12 +132,12 @@ class CSVStream(DataModule):
         wider = torch.cat([wide, covariance[:, :-1]], 1)
         return Sequences(mean[:, -1:].expand_as(mean), observations, start, wider, mean, covariance)
 
-    def _ready(self) -> dict[str, Tensor]:
-        if self._rows is None:
-            self._rows = self._read()
-        return self._rows
+    def _ready(self) -> tuple[dict[str, Tensor], Scaling]:
+        if self._prepared is None:
+            self._prepared = self._read()
+        return self._prepared
 
-    def _read(self) -> dict[str, Tensor]:
+    def _read(self) -> tuple[dict[str, Tensor], Scaling]:
         table = read_table(self.path, self.delimiter)
         names = tuple(self.columns or table.all_names())
         values = np.stack([table.numbers(name) for name in names], axis=1)
@@ -142,13 +147,14 @@ class CSVStream(DataModule):
                 f"{table.path}: {len(values)} rows give {sizes[0]}, {sizes[1]} and {sizes[2]} for training, validation "
                 f"and test, expected windows of {self.length} rows in each; give more rows, or a smaller length"
             )
-        if self.standardise:
-            scaling = Scaling.fit(values[: sizes[0]], names)
-            constant = [name for name, same in zip(names, scaling.constant, strict=True) if same]
-            if constant:
-                raise DataError(
-                    f"{table.path}: constant over the training rows: {', '.join(constant)}; leave them out of columns, "
-                    "or write standardise: false"
-                )
-            values = np.where(np.isin(values, (0, 1)).all(0), values, scaling.apply(values))
-        return dict(zip(SPLITS, torch.as_tensor(values).split(list(sizes)), strict=True))
+        found = Scaling.fit(values[: sizes[0]], names)
+        constant = [name for name, same in zip(names, found.constant, strict=True) if same]
+        if self.standardise and constant:
+            raise DataError(
+                f"{table.path}: constant over the training rows: {', '.join(constant)}; leave them out of columns, "
+                "or write standardise: false"
+            )
+        kept = np.isin(values, (0, 1)).all(0) | (not self.standardise)
+        scaling = Scaling(np.where(kept, 0.0, found.mean), np.where(kept, 1.0, found.std), found.constant)
+        parts = torch.as_tensor(scaling.apply(values)).split(list(sizes))
+        return dict(zip(SPLITS, parts, strict=True)), scaling
