@@ -17,6 +17,7 @@ from odeframe.event import Event
 from odeframe.field import Field, FlowField
 from odeframe.gradient import Gradient
 from odeframe.grid import DEFAULT_STEPS, check_times
+from odeframe.inference import without_graph
 from odeframe.initial_value import Choice, build_part, matching
 from odeframe.noise import Noise, sample_numbers
 from odeframe.quadrature import PackedField, Quadrature
@@ -138,6 +139,13 @@ class Flow(nn.Module):
         Raises:
             SolveFailed: the state became non-finite, or steps too small or too many.
         """
+        costs = self.quadratures if quadratures is None else quadratures
+        if torch.is_inference_mode_enabled() and any(getattr(cost, "needs_jacobian", False) for cost in costs):
+            # tensors of that mode have no derivatives, and such a cost would be zero
+            given = as_drive(drive)
+            with without_graph((x0, times, () if given is None else given.tensors)) as (x0, times, tensors):
+                drive = None if given is None else given.replace(tensors)
+                return self.solve(x0, times, drive, noise, stop, quadratures)
         x0, times = check_state(x0), self.times(times)
         if self._check_again is not None and not sleeping(self.dynamics):
             check({**self._check_again, "dynamics": observed(self.dynamics)})

@@ -138,8 +138,16 @@ class LogisticRegression(Likelihood):
     name = "logistic_regression"
 
     def log_prob(self, observation: Tensor, x: Tensor) -> Tensor:
-        """Bernoulli's."""
-        sign = torch.where(observation[..., -1] > 0.5, 1.0, -1.0).to(x)
+        """Bernoulli's.
+
+        Raises:
+            DataError: a ``y`` is neither 0 nor 1.
+        """
+        label = observation[..., -1]
+        if bool(((label != 0) & (label != 1)).any()):
+            other = float(label[(label != 0) & (label != 1)][0])
+            raise DataError(f"likelihood {self.name!r}: the last number of an observation is 0 or 1, got {other:g}")
+        sign = (2 * label - 1).to(x)
         return functional.logsigmoid(sign * _linear(observation, x))
 
 
@@ -180,12 +188,14 @@ def check_log_likelihood(name: str, value: Tensor, shape: tuple[int, ...]) -> Te
     """``log p(o | x)`` of particle sets ``(..., N)`` where a filter can go on with it.
 
     Raises:
-        InvalidOption: it has another shape.
+        InvalidOption: it has another shape, or no floating-point numbers.
         DataError: it is ``nan`` or ``+inf`` somewhere, or ``-inf`` for all particles of a set.
     """
     got = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
     if got != tuple(shape):
         raise InvalidOption(f"likelihood {name!r}: log_prob(observation, x) gave {got}, expected the shape {shape}")
+    if not value.is_floating_point():
+        raise InvalidOption(f"likelihood {name!r}: log_prob(observation, x) gave {value.dtype}, expected log p(o | x)")
     if bool((torch.isnan(value) | (value == math.inf)).any()):
         raise DataError(f"likelihood {name!r} is nan or inf for some particles: log_prob gives log p(o | x), finite")
     if value.numel() and bool((value == -math.inf).all(-1).any()):
@@ -216,4 +226,6 @@ def _checked_matrix(name: str, matrix: Sequence[Sequence[float]] | None) -> Tens
     rows = [tuple(row) for row in matrix]
     if not rows or not rows[0] or any(len(row) != len(rows[0]) for row in rows):
         raise InvalidOption(f"likelihood {name!r}: option matrix: got {matrix!r}, expected rows of one length")
+    if not all(math.isfinite(value) for row in rows for value in row):
+        raise InvalidOption(f"likelihood {name!r}: option matrix: got {matrix!r}, expected finite numbers")
     return torch.tensor(rows, dtype=torch.float64)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from odeframe.errors import DataError, InvalidOption
-from odeframe.likelihoods import Likelihood, check_log_likelihood
+from odeframe.likelihoods import check_log_likelihood, likelihood_of
 
 __all__ = ["Weighted", "check_particles", "moments", "one_pass_smc", "sis_resampling"]
 
@@ -46,14 +47,14 @@ class Weighted:
 
 
 def one_pass_smc(
-    particles: Tensor, observations: Tensor, likelihood: Likelihood, transition: Transition | None = None
+    particles: Tensor, observations: Tensor, likelihood: Any, transition: Transition | None = None
 ) -> list[Weighted]:
     """Sequential importance sampling: the particles stay, their weights are multiplied by ``p(o_m | x)``.
 
     Args:
         particles: ``(batch, N, state)``, drawn from the prior.
         observations: ``(batch, length, observation)``.
-        likelihood: ``p(o | x)``.
+        likelihood: ``p(o | x)``: a name, an object or a function, as :func:`odeframe.likelihoods.likelihood_of` has it.
         transition: moves particles before each observation; ``None`` for a state that does not move.
 
     Returns:
@@ -71,7 +72,7 @@ def one_pass_smc(
 def sis_resampling(
     particles: Tensor,
     observations: Tensor,
-    likelihood: Likelihood,
+    likelihood: Any,
     transition: Transition | None = None,
     generator: torch.Generator | None = None,
     threshold: float = 0.5,
@@ -133,12 +134,13 @@ def moments(particles: Tensor, log_weights: Tensor | None = None) -> tuple[Tenso
 def _filter(
     particles: Tensor,
     observations: Tensor,
-    likelihood: Likelihood,
+    likelihood: Any,
     transition: Transition | None,
     generator: torch.Generator | None,
     threshold: float,
 ) -> list[Weighted]:
     check_particles(particles, observations, leading=2)
+    likelihood = likelihood_of(likelihood)
     likelihood.check(observations.shape[-1], particles.shape[-1])
     batch, count = particles.shape[:2]
     uniform = particles.new_full((batch, count), -math.log(count))

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports from its own row and the rows above it. A package (testing) stands for all of its modules.
 LAYERS = (
     ("errors",),
-    ("agreement", "sampler"),
+    ("agreement", "sampler", "inference"),
     ("options", "hookspecs", "discovery", "plugins", "component", "registry", "specification", "stated"),
     ("compatibility", "matrix", "covering"),
     (
@@ -54,7 +54,6 @@ LAYERS = (
         "trainer",
         "task",
         "reduction",
-        "inference",
         "assembly",
         "support",
         "offered",

@@ -1,7 +1,9 @@
 """Bayesian filtering by particle flows: Bayes' rule, closed forms of the data, filters, what is refused."""
 
 import csv
+import functools
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from odeframe.particle_filters import Weighted, moments, one_pass_smc, sis_resam
 from odeframe.registry import word
 from odeframe.testing import ArchitectureConformance, DataConformance, DynamicsConformance, TaskConformance
 from odeframe_plugins.architectures.particle_flow import ParticleDivergence
+from odeframe_plugins.tasks.filtering_picture import picture
 
 SMALL = {"name": "gaussian_stream", "n": 40, "particles": 6, "length": 4}
 FLOW = {"name": "particle_flow", "hidden": 8, "summary": 3}
@@ -74,6 +77,10 @@ def test_csv_stream_conforms(table):
         data = {"name": "csv_stream", "path": table, "length": 3, "particles": 6}
         architecture = FLOW
 
+    # a shorter file: every check has its moments drawn anew
+    shortened = Path(table).with_name("short.csv")
+    shortened.write_text("".join(Path(table).read_text().splitlines(keepends=True)[:31]))
+    Kit.data["path"] = str(shortened)
     kit = Kit()
     checks = [getattr(kit, name) for name in dir(Kit) if name.startswith("test_")]
     for check in filter(None, checks):  # one that does not concern the part is None
@@ -127,7 +134,7 @@ def test_an_affine_field_reaches_the_exact_posterior():
     data = word("data", {"name": "gaussian_stream", "n": 20, "particles": 24, "deviation": 1.0}).build()
     module = FlowModule(data.spec.to_dict(), FLOW, dynamics={"name": "affine_particle_field", "hidden": 16}).double()
     batch = tuple(value[:2].double() for value in data.dataset("train").tensors)
-    optimizer = torch.optim.LBFGS(module.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(module.parameters(), max_iter=30, line_search_fn="strong_wolfe")
 
     def closure():
         optimizer.zero_grad()
@@ -155,6 +162,7 @@ def test_divergence_of_a_set_is_the_trace_of_its_jacobian():
         torch.testing.assert_close(rate[sample], -trace)
 
 
+@functools.cache
 def unrolled(stage):
     torch.manual_seed(0)
     data = word("data", {**SMALL, "ahead": 3}).build()
@@ -211,15 +219,14 @@ def test_assimilation_keeps_order_sizes_and_types():
 def test_a_checkpoint_assimilates_alike(tmp_path):
     torch.manual_seed(0)
     run = odeframe.compose(FLOW, SMALL, output=tmp_path)
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    run.fit(max_epochs=1, **quiet)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    run.fit(max_epochs=1, limit_val_batches=0, **quiet)
     run.trainer.save_checkpoint(tmp_path / "flow.ckpt")
     particles, observation = torch.randn(2, 7, 2), torch.randn(2, 2)
     loaded = FlowModule.load(tmp_path / "flow.ckpt")
     torch.testing.assert_close(
         loaded.assimilate(particles, observation), run.module.eval().assimilate(particles, observation)
     )
-    assert module_pictures(run, tmp_path)
 
 
 def module_pictures(run, folder):
@@ -290,12 +297,36 @@ def test_csv_stream_takes_a_function_as_its_likelihood(table):
     torch.testing.assert_close(found.covariance[0, -1], torch.linalg.inv(precision), rtol=0, atol=0.01)
 
 
+def test_csv_stream_keeps_labels_and_tells_of_rough_moments(tmp_path):
+    """Columns of 0 and 1 are what they are, standardised or not; a likelihood too narrow for the draws is told of."""
+    z = torch.randn(60, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "labels.csv"
+    path.write_text("z,y\n" + "\n".join(f"{value},{int(value > -1)}" for value in z.tolist()))
+    options = {"path": str(path), "length": 4, "particles": 6}
+    rows = build("data", "csv_stream", likelihood="logistic_regression", **options).windows("train").flatten(0, 1)
+    assert set(rows[:, 1].tolist()) == {0.0, 1.0} and abs(float(rows[:, 0].mean())) < 0.2
+    for standardise in (True, False):
+        data = build("data", "csv_stream", likelihood="logistic_regression", standardise=standardise, **options)
+        raw = [[value, value > -1] for value in z[:4].tolist()]  # the first window, as in the file
+        torch.testing.assert_close(torch.as_tensor(data.scaling.apply(raw)), data.windows("train")[0])
+    narrow = {"name": "linear_regression", "deviation": 0.001}
+    with pytest.warns(UserWarning, match="of 10000 draws"):
+        build("data", "csv_stream", likelihood=narrow, **options).sequences("test")
+    flat = torch.tensor([[[[1.0, 1.0], [1.0, 1.0 - 1e-6]]]])  # of so few draws: it has no Cholesky factor
+    (line,) = picture(torch.zeros(1, 2, 6, 2), torch.zeros(1, 1, 2), flat).axes[0].lines
+    x, y = line.get_xydata().T
+    assert x == pytest.approx(y, abs=1e-3) and x.max() == pytest.approx(math.sqrt(-2 * math.log(0.1)), rel=1e-2)
+    path.write_text("1,2\n" * 60)
+    with pytest.raises(DataError, match="first line looks like data"):
+        build("data", "csv_stream", **options).spec  # noqa: B018
+
+
 def test_filters_without_training_approach_the_closed_form():
     data = word("data", {"name": "gaussian_stream", "length": 8}).build()
     truth, likelihood = data.sequences(20, 3), likelihood_of(data.likelihood())
     generator = torch.Generator().manual_seed(0)
     particles = torch.randn(20, 4000, 2, generator=generator, dtype=torch.float64)
-    plain = one_pass_smc(particles, truth.observations, likelihood)
+    plain = one_pass_smc(particles, truth.observations, data.likelihood())
     drawn = sis_resampling(particles, truth.observations, likelihood, generator=generator, threshold=1.0)
     for found in (plain, drawn):
         assert float((found[-1].mean - truth.mean[:, -1]).square().mean().sqrt()) < 0.04
@@ -321,6 +352,8 @@ def test_likelihoods_against_torch():
     yes = (o[:, 2] > 0).double()
     coin = likelihood_of("logistic_regression").log_prob(torch.cat([o[:, :2], yes[:, None]], 1), x)
     torch.testing.assert_close(coin, torch.distributions.Bernoulli(logits=fitted).log_prob(yes))
+    with pytest.raises(DataError, match="0 or 1, got -0"):
+        likelihood_of("logistic_regression").log_prob(torch.tensor([[0.3, -0.5]]), x[:1, :2])
     assert {likelihood_of(name).state_size(3) for name in LIKELIHOODS} == {2, 3}
 
 
@@ -341,6 +374,7 @@ def test_likelihoods_against_torch():
         (torch.zeros(5, 2), torch.zeros(1, 2), InvalidOption, r"particles: got \(5, 2\)"),
         (torch.zeros(2, 5, 2, dtype=torch.int64), torch.zeros(2, 2), InvalidOption, "floating-point"),
         ([[0.0, 1.0]], torch.zeros(1, 2), InvalidOption, "got list"),
+        (torch.zeros(2, 5, 2).double(), torch.zeros(2, 2).double(), InvalidOption, "torch.float64, and a parameter"),
     ],
 )
 def test_what_cannot_be_assimilated_is_refused(particles, observation, error, said):
@@ -380,6 +414,8 @@ def test_a_likelihood_that_is_zero_everywhere_is_named():
             function(particles[:, :0], observations, Nowhere())
     with pytest.raises(InvalidOption, match="expected the shape"):
         check_log_likelihood("mine", torch.zeros(3), (2, 3))
+    with pytest.raises(InvalidOption, match=r"torch.bool, expected log p"):
+        check_log_likelihood("mine", torch.ones(2, 3) > 0, (2, 3))
     with pytest.raises(InvalidOption, match="threshold"):
         sis_resampling(particles, observations, Nowhere(), threshold=2.0)
 
@@ -410,6 +446,7 @@ def test_a_likelihood_that_is_zero_everywhere_is_named():
             {"likelihood": {"name": "linear_gaussian", "matrix": [[1], [1, 2]]}},
             "rows of one length",
         ),
+        ("task", "filtering", {"likelihood": {"name": "linear_gaussian", "matrix": [[math.nan]]}}, "finite numbers"),
         ("dynamics", "particle_field", {"width": 2, "inputs": 1, "depth": 0}, "depth"),
         ("dynamics", "affine_particle_field", {"width": 0, "inputs": 1}, "width"),
     ],

@@ -30,14 +30,14 @@ def test_kinetic_energy_of_a_rotation(solver):
     assert torch.allclose(solution.final, dynamics.exact(2.0, x0), atol=1e-7), "the state is what it is without a cost"
 
 
-@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("solver", SOLVERS, ids=["rk4", "dopri5"])
-def test_log_density_of_a_linear_flow(solver, grad):
+def test_log_density_of_a_linear_flow(solver, mode):
     flow = Flow(Linear(A), solver=solver, quadratures=[LogDensity()])
-    with torch.set_grad_enabled(grad):
+    with mode():
         solution = flow.solve(batch(5, 3))
     assert torch.allclose(solution.quadratures["log_density"][-1], -A.trace().expand(5), atol=1e-9)
-    assert solution.states.requires_grad is grad
+    assert solution.states.requires_grad is (mode is torch.enable_grad)
 
 
 def test_log_density_is_the_log_determinant_of_the_flow():

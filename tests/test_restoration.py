@@ -23,6 +23,7 @@ from odeframe.testing.dynamics import DynamicsConformance
 from odeframe.testing.tasks import TaskConformance
 from odeframe_plugins import data as data_parts
 from odeframe_plugins.data.degradation import Degradation
+from odeframe_plugins.data.image_files import read_image
 from odeframe_plugins.data.pictures import PICTURES, picture
 
 DURR = {"name": "durr", "width": 6, "hidden": 6, "loops": 3, "substeps": 1}
@@ -372,6 +373,22 @@ def folder(tmp_path):
     return made
 
 
+def gray():
+    return Image.new("L", (20, 20))
+
+
+def test_files_are_turned_as_they_say_and_gray_in_colours_is_gray(tmp_path):
+    pixels = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    image, colours = Image.fromarray(pixels), Image.fromarray(pixels).convert("RGBA")
+    turned = image.getexif()
+    turned[274] = 6  # to be turned by 90 degrees clockwise
+    image.save(tmp_path / "turned.png", exif=turned)
+    np.testing.assert_array_equal(read_image(tmp_path / "turned.png", False, "mine") * 255, np.rot90(pixels, -1))
+    for name, saved in (("rgb.png", colours.convert("RGB")), ("opaque.png", colours), ("p.gif", image.convert("P"))):
+        saved.save(tmp_path / name)
+        np.testing.assert_allclose(read_image(tmp_path / name, False, "mine") * 255, pixels, atol=1e-4)
+
+
 def predict(folder, *arguments):
     words = ["--model.architecture.name=durr", "--model.architecture.pretrained=true", "--data.name=picture_folder"]
     return main(["predict", *words, f"--data.path={folder}", f"--output={folder.parent / 'out'}", *arguments])
@@ -392,16 +409,16 @@ def test_predict_restores_a_folder(folder, capsys):
     pixels = np.asarray(Image.open(folder / "a.png"), dtype=np.float32)[None, None] / 255
     expected = build("architecture", "durr", pretrained=True).restore(torch.from_numpy(pixels))
     assert np.abs(np.asarray(found["a.png"]) / 255 - expected[0, 0].numpy()).max() < 0.51 / 255
-    assert predict(folder) == 0 and (out / "restored-2").is_dir()
+    image = {"image": torch.zeros(1, 1, 2, 2, dtype=torch.uint8)}
+    assert build("task", "restoration").write([image], out, ["a.png"]) == out / "restored-2"
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
         (lambda f: (f / "z.png").write_text("words"), "z.png is no image"),
         (lambda f: (f / "z.png").write_bytes((f / "a.png").read_bytes()[:120]), "z.png cannot be read"),
-        (lambda f: Image.new("RGB", (20, 20)).save(f / "z.png"), "z.png has colours"),
+        (lambda f: Image.new("RGB", (20, 20), (9, 0, 0)).save(f / "z.png"), "z.png has colours"),
         (
             lambda f: Image.fromarray(np.full((9, 9), np.nan, dtype=np.float32)).save(f / "z.tif"),
             "81 numbers that are not finite",
@@ -409,26 +426,40 @@ def test_predict_restores_a_folder(folder, capsys):
         (lambda f: Image.fromarray(np.full((9, 9), 7.0, dtype=np.float32)).save(f / "z.tif"), "from 7 to 7"),
         (
             lambda f: [path.unlink() for path in f.iterdir() if path.suffix != ".txt"],
-            r"no image in it \(1 other files\)",
+            r"no image in it \(1 other files, and 0 folders",
         ),
         (lambda f: shutil.rmtree(f), "no folder"),
+        (lambda f: (f / "z.png").symlink_to(f / "nowhere.png"), "z.png cannot be read"),
+        (lambda f: gray().save(f / "z.tif", save_all=True, append_images=[gray()]), "z.tif has 2 frames"),
+        (lambda f: gray().save(f / "z.png", transparency=0), "z.png is transparent"),
     ],
 )
-def test_bad_files_are_named_and_nothing_is_written(folder, spoil, said, capsys):
+def test_bad_files_are_named_before_one_is_restored(folder, spoil, said):
     spoil(folder)
-    assert predict(folder) == 2
-    error = capsys.readouterr().err
-    assert __import__("re").search(said, error), error
-    assert not (folder.parent / "out" / "restored").exists() and not (folder.parent / "out" / "restored.part").exists()
+    with pytest.raises(DataError, match=said):
+        build("data", "picture_folder", path=str(folder)).setup("predict")
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("z.png", b"words", "z.png is no image"), ("b.jpg.png", None, "2 images would be written to b.jpg.png")],
+)
+def test_where_a_file_is_refused_nothing_is_written(folder, name, content, said, capsys):
+    (folder / name).write_bytes(content or (folder / "a.png").read_bytes())
+    assert predict(folder) == 2
+    assert said in capsys.readouterr().err
+    assert not list((folder.parent / "out").glob("restored*"))
+
+
 def test_colours_are_turned_into_gray_where_asked_to(folder):
     Image.new("RGB", (20, 20), (200, 100, 0)).save(folder / "z.png")
     Image.fromarray(np.full((9, 9), 65535, dtype=np.uint16)).save(folder / "deep.png")
-    assert predict(folder, "--data.gray=true") == 0
-    assert Image.open(folder.parent / "out" / "restored" / "z.png").mode == "L"
-    assert np.asarray(Image.open(folder.parent / "out" / "restored" / "deep.png")).mean() > 200
+    data = build("data", "picture_folder", path=str(folder), gray=True)
+    data.setup("predict")
+    images = dict(zip(data.predict_names, (x for (x,) in data.predict_dataloader()), strict=True))
+    assert images["z.png"].shape == (1, 1, 20, 20) and 0.4 < float(images["z.png"].mean()) < 0.6
+    assert images["deep.png"].shape == (1, 1, 9, 9) and float(images["deep.png"].min()) == 1
 
 
 def test_training_on_a_folder_needs_three_images(folder):
@@ -482,7 +513,11 @@ def test_restore_takes_any_size_dtype_and_batch():
         (torch.rand(8, 8), r"\(8, 8\), expected \(batch, 1, height, width\)"),
         (torch.rand(1, 3, 8, 8), "one by one"),
         (torch.rand(1, 1, 0, 8), r"\(1, 1, 0, 8\)"),
-        (torch.full((1, 1, 8, 8), 200.0), "divide them by 255"),
+        (torch.full((1, 1, 8, 8), 200.0), "divided by 255"),
+        (torch.cat([torch.zeros(20, 1, 8, 8), torch.full((1, 1, 8, 8), 5.0)]), "image 20 has numbers far outside"),
+        (torch.full((1, 1, 8, 8), -3.0), "image 0 has numbers far outside"),
+        (torch.tensor([0.0, 255.0] + 398 * [0.0]).reshape(1, 1, 20, 20), "image 0 has numbers far outside"),
+        (torch.zeros(1, 1, 8, 8, dtype=torch.complex64), "torch.complex64, expected floating-point"),
         (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), "torch.uint8"),
         (torch.full((2, 1, 8, 8), float("nan")), "image 0 has numbers that are not finite"),
     ],

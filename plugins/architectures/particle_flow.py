@@ -12,6 +12,7 @@ from odeframe import Architecture, InvalidOption, Network
 from odeframe.drive import ConstantDrive
 from odeframe.errors import Incompatible
 from odeframe.flow import Choice, Flow
+from odeframe.initial_value import matching
 from odeframe.jacobian_costs import LogDensity
 from odeframe.network import Outcome, Parts
 from odeframe.particle_filters import check_particles, moments
@@ -134,7 +135,7 @@ class ParticleNetwork(Network):
             observation: ``(batch, observation)``, or ``(observation,)``.
 
         Raises:
-            InvalidOption: other shapes, or no floating point.
+            InvalidOption: other shapes, no floating point, or another dtype or device than the weights.
             DataError: an empty set, or values that are not finite.
         """
         single = torch.is_tensor(particles) and particles.dim() == 2
@@ -148,7 +149,9 @@ class ParticleNetwork(Network):
         ):
             if got != size:
                 raise InvalidOption(f"{what}: got {got} components, expected the {size} that the flow was built for")
-        return self.flows[0].solve(particles, drive=stem.context(particles, observation), quadratures=[]).final
+        with matching(particles, lambda: (observation, *self.parameters())):
+            context = stem.context(particles, observation)
+        return self.flows[0].solve(particles, drive=context, quadratures=[]).final
 
     def run(self, x: Tensor, times: Sequence[float] | None = None) -> Outcome:
         """Particles after each observation, ``(batch, M, N, state)``; the cost is the mean of ``log q_m - log q_0``."""

@@ -64,7 +64,8 @@ class CSV(DataModule):
         InvalidOption: where an option is outside its range.
         DataError: where the file cannot be read, has no such column, has a cell that is empty, not a number
             or not finite (with line and column), has one class or one target value alone, or too few rows
-            for the split; or where the target is among the columns.
+            for the split; where its first line is numbers and no columns are named; where the target is among the
+            columns; or where a column of a density is constant.
     """
 
     def __init__(
@@ -125,16 +126,27 @@ class CSV(DataModule):
         table = read_table(self.path, self.delimiter)
         if self.target is not None:
             table.position(self.target)
-        columns = tuple(self.columns or (name for name in table.names if name != self.target))
+        columns = tuple(self.columns or self._features(table))
         if not columns:
             raise DataError(f"{table.path}: {self.target!r} is the only column; expected features beside the target")
         inputs = np.stack([table.numbers(name) for name in columns], axis=1)
         target = self._targets(table, len(columns))
         scaling = Scaling.fit(inputs[target.parts["train"]], columns)
         constant = [name for name, same in zip(columns, scaling.constant, strict=True) if same]
+        if constant and self.target is None:
+            raise DataError(
+                f"{table.path}: constant over the training rows, so without a density: {', '.join(constant)}; leave "
+                "them out of columns"
+            )
         if constant:
             rank_zero_warn(f"{table.path}: constant over the training rows, so centred but not scaled: {constant}")
         return _Prepared(columns, inputs, scaling, target)
+
+    def _features(self, table: Table) -> tuple[str, ...]:
+        """All columns but the target."""
+        if self.target is None:
+            return table.all_names()
+        return tuple(name for name in table.names if name != self.target)
 
     def _targets(self, table: Table, num_columns: int) -> _Target:
         if self.target is None:

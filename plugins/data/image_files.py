@@ -27,38 +27,47 @@ def image_paths(word: str, folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"data {word!r}, option path: got {str(folder)!r}, no folder; expected one with images")
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    found = [path for path in paths if path.suffix.lower() in SUFFIXES]
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    files = [path for path in paths if not path.is_dir()]
+    found = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not found:
-        there = f"{len(paths)} other files" if paths else "nothing"
         raise DataError(
-            f"data {word!r}: the folder {str(folder)!r} has no image in it ({there}); expected files with one of the "
-            f"suffixes {', '.join(SUFFIXES)}"
+            f"data {word!r}: the folder {str(folder)!r} has no image in it ({len(files)} other files, and "
+            f"{len(paths) - len(files)} folders, which are not looked into); expected files with one of the suffixes "
+            f"{', '.join(SUFFIXES)}"
         )
     return found
 
 
 def read_image(path: Path, gray: bool, word: str) -> np.ndarray:
-    """A file as an image ``(height, width)`` in [0, 1], float32.
+    """A file as an image ``(height, width)`` in [0, 1], float32, turned as its EXIF entry says.
 
     Args:
         path: of the file.
-        gray: turns colours into gray, by their luminance; else they are refused.
+        gray: turns colours into gray, by their luminance; else they are refused.  Colours that are all gray are gray.
         word: the data's, for messages.
 
     Raises:
-        DataError: the file is no image, is truncated, has colours, or numbers that are not finite or beyond [0, 1].
+        DataError: the file is no image, is truncated, has colours, is transparent somewhere, has several frames, or
+            numbers that are not finite or beyond [0, 1].
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(path) as file:
             file.load()
-            mode, image = file.mode, _gray(file, gray)
+            frames, clear = _frames(file), _transparent(file)
+            mode, image = file.mode, _gray(ImageOps.exif_transpose(file), gray)
     except UnidentifiedImageError as error:
         raise DataError(f"data {word!r}: {path} is no image, whatever its suffix says; remove it") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"data {word!r}: {path} cannot be read, it may be truncated: {error}") from error
+    if frames > 1:
+        raise DataError(f"data {word!r}: {path} has {frames} frames; save those that you mean as files of their own")
+    if clear:
+        raise DataError(
+            f"data {word!r}: {path} is transparent in places, and a restored image is not; lay it on a background first"
+        )
     if image is None:
         raise DataError(
             f"data {word!r}: {path} has colours ({mode}), and the model is for gray images; write data.gray: true to "
@@ -74,10 +83,22 @@ def read_image(path: Path, gray: bool, word: str) -> np.ndarray:
     return values
 
 
+def _frames(file: Any) -> int:
+    """Frames of an animation, or pages; those behind the first of a camera's MPO are previews of it."""
+    return 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
+
+
+def _transparent(file: Any) -> bool:
+    """Whether a pixel is not opaque."""
+    return file.has_transparency_data and file.convert("RGBA").getextrema()[3][0] < 255
+
+
 def _gray(file: Any, gray: bool) -> Any:
     """The image in gray; ``None`` where it has colours that are not to be turned into gray."""
     if file.mode in ("L", *WHITE):
         return file.copy()
     if file.mode in ("1", "LA", "La"):
         return file.convert("L")
-    return file.convert("RGB").convert("L") if gray else None
+    colours = file.convert("RGB")
+    red, green, blue = colours.split()
+    return colours.convert("L") if gray or red.tobytes() == green.tobytes() == blue.tobytes() else None

@@ -28,7 +28,8 @@ class PictureFolder(DegradedPictures):
 
     Args:
         path: of the folder.
-        gray: turns colours into gray, by their luminance; else an image with colours is refused.
+        gray: turns colours into gray, by their luminance; else an image with colours is refused.  Transparent images,
+            and files of several frames, are refused.
         batch_size, num_workers, n, crop, degradation, levels, seed: as for ``pictures``.
 
     Raises:
@@ -51,7 +52,7 @@ class PictureFolder(DegradedPictures):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, n, crop, degradation, levels, seed)
-        self.path, self.gray = Path(path), gray
+        self.path, self.gray = Path(path).expanduser(), gray
         self._whole: list[Path] = []
 
     def setup(self, stage: str | None = None) -> None:

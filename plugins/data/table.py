@@ -51,13 +51,30 @@ class Table:
         """
         if name in self.names:
             return self.names.index(name)
-        hint = suggestion(name, self.names)
-        if all(number(header) is not None for header in self.names):
-            hint += " The first line looks like data: put the names of the columns there."
-        elif len(self.names) == 1 and any(mark in self.names[0] for mark in ";,\t|"):
-            hint += " One column only: is the delimiter another one?"
+        hint = suggestion(name, self.names) + self._doubt()
         columns = ", ".join(map(repr, self.names))
         raise DataError(f"{self.path}: no column {name!r}; its columns are {columns}.{hint}")
+
+    def all_names(self) -> tuple[str, ...]:
+        """The header, where all columns are wanted and none has been named.
+
+        Raises:
+            DataError: the header is numbers alone, or one name with a delimiter in it.
+        """
+        if doubt := self._doubt():
+            raise DataError(
+                f"{self.path}: got the columns {', '.join(map(repr, self.names))}.{doubt} If these are the names, list "
+                "them in columns: [...]"
+            )
+        return self.names
+
+    def _doubt(self) -> str:
+        """Why the header may be none; empty where nothing speaks against it."""
+        if all(number(header) is not None for header in self.names):
+            return " The first line looks like data: put the names of the columns there."
+        if len(self.names) == 1 and any(mark in self.names[0] for mark in ";,\t|"):
+            return " One column only: is the delimiter another one?"
+        return ""
 
     def texts(self, name: str) -> list[str]:
         """A column as text.

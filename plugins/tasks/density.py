@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -142,15 +143,16 @@ class Density(Task):
         Args:
             network: the network (given by the module).
             n: how many, 0 or more.
-            times: of a network of one flow, falling times in its horizon at which the states on the way are given,
-                ``(num_times, n, *state)``; default the samples alone.
+            times: of a network of one flow, falling times from the end of its horizon on, at which the states on the
+                way are given, ``(num_times, n, *state)``; default the samples alone.
+
+        Raises:
+            InvalidOption: ``n`` is none, or the times are others.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        if isinstance(n, bool) or not isinstance(n, Integral) or n < 0:
             raise InvalidOption(f"sample: got n = {n!r}, expected a whole number of at least 0")
-        if times is not None and len(network.stages) > 1:
-            raise InvalidOption(
-                f"sample: got times, and a network of {len(network.stages)} stages has several horizons"
-            )
+        if times is not None:
+            _check_times(network, times)
         like = next(network.parameters())
         z = torch.randn(n, *self._state, device=like.device, dtype=like.dtype)
         with torch.no_grad():
@@ -180,6 +182,19 @@ class Density(Task):
         if x.shape[1:] != (2,):
             return []
         return [plots.save(plots_density.density_picture(self, network, x), folder / "density.png")]
+
+
+def _check_times(network: Network, times: Any) -> None:
+    """Refuses times at which noise is not carried to the data."""
+    if len(network.stages) > 1:
+        raise InvalidOption(f"sample: got times, and a network of {len(network.stages)} stages has several horizons")
+    flow = network.flows[0]
+    asked, (start, end) = flow.times(times).detach(), flow.horizon
+    if not math.isclose(float(asked[0]), end, abs_tol=1e-6) or bool((asked.diff() * (end - start) > 0).any()):
+        raise InvalidOption(
+            f"sample: got times {asked.tolist()}, expected falling ones from {end:g} on, where the noise is, to "
+            f"{start:g}, where the samples are"
+        )
 
 
 def _invertible(stage: nn.Module) -> bool:

@@ -43,4 +43,7 @@ def ellipse(axes: Axes, mean: np.ndarray, covariance: np.ndarray) -> None:
     """The ellipse that holds :data:`MASS` of a normal distribution in the plane."""
     angle = np.linspace(0, 2 * math.pi, 100)
     circle = math.sqrt(-2 * math.log(1 - MASS)) * np.stack([np.cos(angle), np.sin(angle)])
-    axes.plot(*(mean[:, None] + np.linalg.cholesky(covariance) @ circle), color="C1", label="90 % of the posterior")
+    values, vectors = np.linalg.eigh(covariance)  # an estimate of few effective draws may be singular
+    axes.plot(
+        *(mean[:, None] + vectors * np.sqrt(values.clip(min=0)) @ circle), color="C1", label="90 % of the posterior"
+    )

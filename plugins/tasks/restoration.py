@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,8 +24,8 @@ FLOOR = 1e-8
 """Added to a mean squared error, so that a perfect image costs -80 dB rather than nothing finite."""
 SHOWN = 4
 """Images of a batch in a picture."""
-FAR = 1.5
-"""A mean above it is not that of an image in [0, 1] with noise."""
+MEAN, FAR = 1.5, 10.0
+"""An image in [0, 1] with noise has its mean within MEAN, and its numbers within FAR, of 0."""
 
 
 class Restoration(Task):
@@ -91,7 +92,7 @@ class Restoration(Task):
             images: ``(batch, channels, height, width)``, about [0, 1] (noise may reach beyond), of any size.
 
         Returns:
-            the same shape, dtype and device.
+            the same shape, dtype and device, without a gradient.
 
         Raises:
             DataError: the images have another shape, are no floating-point numbers, or are not finite.
@@ -114,18 +115,19 @@ class Restoration(Task):
 
         images = [image for batch in predictions for image in batch["image"]]
         names = names or [f"{index:05d}.png" for index in range(len(images))]
+        files = [name if name.lower().endswith(".png") else f"{name}.png" for name in names]
+        for file, count in Counter(files).items():
+            if count > 1:
+                raise DataError(f"restoration: {count} images would be written to {file}; rename one of them")
         aside, target, count = folder / "restored.part", folder / "restored", 1
         while target.exists():
             count += 1
             target = folder / f"restored-{count}"
         shutil.rmtree(aside, ignore_errors=True)  # of a command that was interrupted
         aside.mkdir(parents=True)
-        for image, name in zip(images, names, strict=True):
-            path = aside / (name if name.lower().endswith(".png") else f"{name}.png")
-            if path.exists():
-                raise DataError(f"restoration: two images would be written to {path.name}; rename one of them")
+        for image, file in zip(images, files, strict=True):
             pixels = image.permute(1, 2, 0).cpu().numpy()
-            Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path, "PNG")
+            Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(aside / file, "PNG")
         aside.rename(target)
         return target
 
@@ -181,8 +183,15 @@ def _check(images: Any, channels: int) -> None:
             f"restore: got images of {images.shape[1]} channels, and the model is for {channels}; restore the channels "
             "of a colour image one by one, as gray images: images.flatten(0, 1)[:, None]"
         )
-    if not images.is_floating_point() or bool(images.mean() > FAR):
-        raise DataError(f"restore: got numbers of {images.dtype} far above 1, expected [0, 1]; divide them by 255")
-    if not bool(torch.isfinite(images).all()):
-        bad = int((~torch.isfinite(images)).flatten(1).any(1).nonzero()[0])
-        raise DataError(f"restore: image {bad} has numbers that are not finite")
+    if not images.is_floating_point():
+        raise DataError(f"restore: got numbers of {images.dtype}, expected floating-point ones in [0, 1]")
+    flat = images.detach().flatten(1)
+    for said, bad in (
+        ("numbers that are not finite", ~torch.isfinite(flat).all(1)),
+        (
+            "numbers far outside [0, 1]; images of 8 bits are divided by 255",
+            (flat.mean(1).abs() > MEAN) | (flat.abs() > FAR).any(1),
+        ),
+    ):
+        if bool(bad.any()):
+            raise DataError(f"restore: image {int(bad.nonzero()[0])} has {said}")
