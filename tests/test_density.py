@@ -109,6 +109,11 @@ def test_shapes_dtypes_and_empty_batches():
     model = module()
     assert model.sample(0).shape == (0, 2) and model.log_prob(torch.zeros(0, 2, dtype=torch.float64)).shape == (0,)
     assert model.sample(3, times=(1.0, 0.5, 0.0)).shape == (3, 3, 2)
+    for wrong in ((0.0, 1.0), (0.5, 0.0)):  # the draws would be taken for states at another time
+        with pytest.raises(InvalidOption, match=r"sample: got times from .* expected times that begin at 1"):
+            model.sample(3, times=wrong)
+    with pytest.raises(InvalidOption, match="without repetition"):
+        model.sample(3, times=(1.0, 1.0, 0.0))
     assert model.float().sample(2).dtype == torch.float32
     x = torch.randn(2, 2, requires_grad=True)
     assert torch.autograd.grad(model.log_prob(x).sum(), x)[0].shape == (2, 2)

@@ -142,8 +142,11 @@ class Density(Task):
         Args:
             network: the network (given by the module).
             n: how many, 0 or more.
-            times: of a network of one flow, falling times in its horizon at which the states on the way are given,
-                ``(num_times, n, *state)``; default the samples alone.
+            times: of a network of one flow, times that fall from the end of its horizon, where the draws are normal;
+                the states on the way are given at them, ``(num_times, n, *state)``.  Default the samples alone.
+
+        Raises:
+            InvalidOption: ``n`` or the times are none of these.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise InvalidOption(f"sample: got n = {n!r}, expected a whole number of at least 0")
@@ -155,7 +158,8 @@ class Density(Task):
         z = torch.randn(n, *self._state, device=like.device, dtype=like.dtype)
         with torch.no_grad():
             if times is not None:
-                return self._from_network(network.flows[0].solve(z, times, quadratures=[]).states)
+                flow = network.flows[0]
+                return self._from_network(flow.solve(z, _falling(flow, times), quadratures=[]).states)
             stages: list[Any] = list(network.stages.values())
             for stage in stages[::-1]:
                 if isinstance(stage, Flow):
@@ -248,3 +252,14 @@ class Mean(Metric):
     def compute(self) -> Tensor:
         """The mean, 0-d; ``nan`` before the first sample."""
         return self.unit * (self.total / self.count + self.constant)
+
+
+def _falling(flow: Flow, times: Any) -> Tensor:
+    """Checked times, refused where they do not begin at the end of the flow."""
+    (start, end), checked = flow.horizon, flow.times(times)
+    if abs(float(checked[0]) - end) > 1e-9 * abs(end - start):
+        raise InvalidOption(
+            f"sample: got times from {float(checked[0]):g} to {float(checked[-1]):g}, expected times that begin at "
+            f"{end:g}, where the draws are normal, and go back to {start:g}, e.g. ({end:g}, {start:g})"
+        )
+    return checked
