@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 import odeframe
-from odeframe.matrix import reasons
 from odeframe.module import FlowModule
 
 REACHED = 0.95
@@ -93,10 +92,10 @@ def trained(family: str, control: str, epochs: int, seed: int) -> dict[str, Any]
 
 def cell(family: str, control: str) -> dict[str, Any]:
     """What the last round of fits measured, or why there is none."""
-    parts = words(family, control)
-    refused = reasons({kind: word for kind, word in parts.items() if kind != "solver"})
-    if refused:
-        return {"refused": " ".join(refused)}
+    try:
+        odeframe.compose(**words(family, control))
+    except odeframe.Incompatible as error:
+        return {"refused": str(error).split(". ")[0]}
     for epochs in ROUNDS:
         found = trained(family, control, epochs * FAMILIES[family].get("rounds", 1), seed=0)
         if found["val"] >= STOP:
