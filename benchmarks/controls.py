@@ -1,4 +1,7 @@
-"""Forward and backward through many pieces, against a hand-written loop: ``python -m benchmarks.controls``."""
+"""Forward and backward through many pieces, against a hand-written loop.
+
+python -m benchmarks.controls [--repeats 20] [--write docs/parts/controls.md]
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +19,11 @@ from torch import Tensor, nn
 
 from odeframe import Flow
 
+MARKS = ("<!-- controls: begin -->", "<!-- controls: end -->")
 PIECES = 256
+SIZES = (64, 128), (256, 128), (64, 8), (16, 16)
+"""Width and batch; the first are those of every control."""
 CONTROLS: tuple[tuple[str, Any], ...] = (
-    ("piecewise_constant", "piecewise_constant"),
     ("piecewise_linear", "piecewise_linear"),
     ("galerkin, legendre, degree 3", {"name": "galerkin", "degree": 3}),
     ("galerkin, bspline, degree 3, 64 intervals", {"name": "galerkin", "basis": "bspline", "intervals": 64}),
@@ -81,27 +87,35 @@ def compare(step: Callable[[], None], base: Callable[[], None], repeats: int) ->
     return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), statistics.median(ratios)
 
 
+def row(name: str, word: Any, width: int, batch: int, repeats: int) -> str:
+    """A row of the table: a flow against the loop of as many blocks."""
+    torch.manual_seed(0)
+    x = torch.randn(batch, width)
+    loop = Loop([Block(width) for _ in range(PIECES)])
+    flow = Flow(copy.deepcopy(loop.blocks[0]), word, {"name": "euler", "steps": PIECES})
+    mine, theirs, ratio = compare(step_of(flow, x), step_of(loop, x), repeats)
+    count = sum(p.numel() for p in flow.parameters())
+    return f"| {name} | {width} | {batch} | {count:,} | {mine:.0f} | {theirs:.0f} | {ratio:.2f} |"
+
+
 def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=128)
+    """Prints the table, or puts it between the marks of a file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--write", type=Path, help="a Markdown file with the marks of the table")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    x = torch.randn(chosen.batch, chosen.width)
-    loop = Loop([Block(chosen.width) for _ in range(PIECES)])
-    print(
-        f"{PIECES} Euler steps, width {chosen.width}, batch {chosen.batch}, one thread, torch {torch.__version__}, "
-        f"{platform.machine()}\n"
-    )
-    print("| control | parameters | ms | loop, ms | ratio |\n|---|---|---|---|---|")
-    for name, word in CONTROLS:
-        flow = Flow(copy.deepcopy(loop.blocks[0]), word, {"name": "euler", "steps": PIECES})
-        mine, theirs, ratio = compare(step_of(flow, x), step_of(loop, x), chosen.repeats)
-        count = sum(p.numel() for p in flow.parameters())
-        print(f"| {name} | {count:,} | {mine:.0f} | {theirs:.0f} | {ratio:.2f} |", flush=True)
+    lines = ["| control | width | batch | parameters | ms | loop, ms | ratio |", "|---|---|---|---|---|---|---|"]
+    cases = [("piecewise_constant", "piecewise_constant", *size) for size in SIZES]
+    cases += [(name, word, *SIZES[0]) for name, word in CONTROLS]
+    for case in cases:
+        lines.append(row(*case, chosen.repeats))
+        print(lines[-1], flush=True)
+    text = "\n".join([*lines, "", f"{PIECES} steps, one thread, torch {torch.__version__}, {platform.machine()}."])
+    if chosen.write is not None:
+        before, rest = chosen.write.read_text("utf-8").split(MARKS[0])
+        _, after = rest.split(MARKS[1])
+        chosen.write.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -211,14 +211,27 @@ class Control(nn.Module, ABC):
     horizon: tuple[float, float] = (0.0, 1.0)
 
     def attach(self, block: Block, horizon: tuple[float, float], steps: int | None = None) -> None:
-        """Takes over a block on a horizon; ``steps`` is the number of equal steps, where the solver has one."""
+        """Takes over a block on a horizon; ``steps`` is the number of equal steps, where the solver has one.
+
+        Raises:
+            InvalidOption: it drives another flow already, or needs shapes that lazy modules do not have yet.
+        """
         if hasattr(self, "_attached"):
             raise InvalidOption(
                 f"control {type(self).__name__}: already drives a flow; build one control for each flow, or pass the "
                 "control by its word"
             )
         self.horizon = (float(horizon[0]), float(horizon[1]))
-        self.build(block, steps)
+        lazy = [name for name, value in block.named_parameters() if nn.parameter.is_lazy(value)]
+        try:
+            self.build(block, steps)
+        except ValueError as error:  # torch's own, of a shape that is not known yet
+            if not lazy:
+                raise
+            raise InvalidOption(
+                f"control {type(self).__name__}: needs the shapes of the dynamics' parameters, and {', '.join(lazy)} "
+                "have none yet; call the dynamics once on a batch before, or write e.g. nn.Linear for nn.LazyLinear"
+            ) from error
         self._attached = True
 
     @abstractmethod

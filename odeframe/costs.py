@@ -43,7 +43,7 @@ class RunningCost(Quadrature):
         if not torch.is_tensor(value) or value.shape != x.shape[:1]:
             got = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
             raise InvalidOption(f"cost {self.name!r}: got {got}, expected one number a sample, {tuple(x.shape[:1])}")
-        return value
+        return value.to(x.dtype.to_real())
 
 
 class KineticEnergy(Quadrature):

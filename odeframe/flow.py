@@ -12,7 +12,7 @@ from odeframe.compatibility import check
 from odeframe.control import Block, Control
 from odeframe.drive import Drive, as_drive
 from odeframe.dynamics import as_dynamics, observed, sleeping, takes_keyword
-from odeframe.errors import Incompatible, InvalidOption
+from odeframe.errors import Incompatible, InvalidOption, SolveFailed
 from odeframe.event import Event
 from odeframe.field import Field, FlowField
 from odeframe.gradient import Gradient
@@ -20,7 +20,7 @@ from odeframe.grid import DEFAULT_STEPS, check_times
 from odeframe.inference import without_graph
 from odeframe.initial_value import Choice, build_part, matching
 from odeframe.noise import Noise, sample_numbers
-from odeframe.quadrature import PackedField, Quadrature
+from odeframe.quadrature import PackedField, Quadrature, blame
 from odeframe.registry import word
 from odeframe.solution import Solution, Stats
 from odeframe.solver import Solver, StepSolver, StopRule, check_state
@@ -137,7 +137,8 @@ class Flow(nn.Module):
             quadratures: running costs in place of the flow's own; an empty list for none.
 
         Raises:
-            SolveFailed: the state became non-finite, or steps too small or too many.
+            SolveFailed: the state became non-finite, or a running cost did, which is named; or steps too small or too
+                many.
         """
         costs = self.quadratures if quadratures is None else quadratures
         if torch.is_inference_mode_enabled() and any(getattr(cost, "needs_jacobian", False) for cost in costs):
@@ -155,7 +156,12 @@ class Flow(nn.Module):
         if stop is not None and isinstance(packed, PackedField):
             stop = stop.of(lambda z: packed.unpack(z)[0]) if isinstance(stop, Event) else packed.stop_rule(stop)
         with matching(x0, lambda: (*self.parameters(), *getattr(field.drive, "tensors", ()))):
-            solution = self.gradient.solve(self.solver, packed, start, times, stop)
+            try:
+                solution = self.gradient.solve(self.solver, packed, start, times, stop)
+            except SolveFailed as failure:
+                if isinstance(packed, PackedField):
+                    blame(failure, self.solver, packed, x0, times)
+                raise
         self._counting(solution.stats)
         if isinstance(packed, PackedField):
             states, costs = packed.unpack(solution.states)

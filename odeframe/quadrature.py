@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odeframe.errors import Incompatible
+from odeframe.errors import Incompatible, SolveFailed
 from odeframe.field import Field, Law
 from odeframe.noise import Noise
+from odeframe.solution import Status
 
 
 class Quadrature(ABC):
@@ -54,7 +55,8 @@ class PackedLaw(Law):
     def __init__(self, inner: Law, field: PackedField) -> None:
         self.inner, self._field = inner, field
         self.t, self.t_next, self.noise = inner.t, inner.t_next, inner.noise
-        self.samplewise = inner.samplewise and not any(q.draws for q in field.quadratures)
+        # What is watched names the number of a sample in the whole batch.
+        self.samplewise = inner.samplewise and not (field.watched or any(q.draws for q in field.quadratures))
         self.horizon = inner.horizon
 
     @property
@@ -89,6 +91,7 @@ class PackedField(Field):
         size = 1
         for length in self.state:
             size *= length
+        self.watched = False  # whether costs that are not finite are named, see :func:`blame`
         self._size, self._normed = size, size + sum(q.in_error_norm for q in quadratures)
 
     def on(self, t: Tensor, t_next: Tensor, step: int = 0) -> Law:
@@ -131,6 +134,29 @@ class PackedField(Field):
 
     def rates(self, law: Law, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """``dx/dt`` and the running costs, ``(batch, num_quadratures)``."""
+        dx, rates = self._rates(law, t, x)
+        if self.watched:
+            self._check(t, x, rates)
+        return dx, rates
+
+    def _check(self, t: Tensor, x: Tensor, rates: Tensor) -> None:
+        """Raises ``SolveFailed`` with the name of a cost that is not finite where the state is."""
+        x, rates = columns(x.detach()), rates.detach()
+        finite = torch.isfinite(x).all(1)
+        for quadrature, rate in zip(self.quadratures, rates.unbind(1), strict=True):
+            bad = finite & ~torch.isfinite(rate)
+            if bool(bad.any()):
+                sample = int(bad.nonzero()[0])
+                time = float(t if t.dim() == 0 else t[sample])
+                raise SolveFailed(
+                    f"the running cost {quadrature.name!r} is {rate[sample].item()}, and the state is finite there; "
+                    "have it return a finite number (clamp before a root, a logarithm or a division)",
+                    status=Status.NON_FINITE,
+                    t=time,
+                    worst_sample=sample,
+                )
+
+    def _rates(self, law: Law, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         if not any(q.needs_jacobian for q in self.quadratures):
             dx = law(t, x)
             return dx, torch.stack([q.along(law, t, x, dx) for q in self.quadratures], dim=1)
@@ -140,6 +166,34 @@ class PackedField(Field):
             dx = law(t, x)
             rates = torch.stack([q.along(law, t, x, dx) for q in self.quadratures], dim=1)
         return (dx, rates) if training else (dx.detach(), rates.detach())
+
+
+@torch.no_grad()
+def blame(failure: SolveFailed, solver: Any, field: PackedField, x0: Tensor, times: Tensor) -> None:
+    """Raises in place of a failure one with the name of the cost that made it, where the state alone is solved.
+
+    Args:
+        failure: what the solve with its costs raised.
+        solver: the flow's.
+        field: the field with its costs.
+        x0: ``(batch, *state)``.
+        times: checked times.
+
+    Raises:
+        SolveFailed: from ``failure``, where a cost is to blame.
+    """
+    x0, times = x0.detach(), times.detach()
+    try:
+        solver.solve(field.inner, x0, times)
+    except SolveFailed:
+        return
+    field.watched = True
+    try:
+        solver.solve(field, field.pack(x0), times)
+    except SolveFailed as named:
+        raise named from failure
+    finally:
+        field.watched = False
 
 
 class EndpointRule:

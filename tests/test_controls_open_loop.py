@@ -351,3 +351,13 @@ def test_compiled_steps_take_computed_weights(name):
         flow(x0).square().sum().backward()
         found.append(torch.cat([p.grad.flatten() for p in flow.parameters()]))
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "control", ["piecewise_linear", "galerkin", "hypernetwork", "time_concat", "feedback", "binary", "box"]
+)
+def test_shapes_that_are_not_known_yet_are_asked_for(control):
+    """Lazy modules get theirs with the first batch; controls that need none before take them."""
+    with pytest.raises(InvalidOption, match=r"needs the shapes .*weight.* call the dynamics once on a batch"):
+        Flow(nn.Sequential(nn.LazyLinear(3), nn.Tanh()), control)
+    assert Flow(nn.Sequential(nn.LazyLinear(3), nn.Tanh()), "piecewise_constant")(torch.ones(2, 3)).shape == (2, 3)

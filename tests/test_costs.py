@@ -16,7 +16,7 @@ from odeframe.assembly import OBJECT
 from odeframe.cli.sources import MODEL_KEYS
 from odeframe.cost_words import COSTS, resolve_costs
 from odeframe.costs import ControlSmoothness, KineticEnergy, RunningCost, StateTracking, WeightDecay
-from odeframe.errors import CheckpointError, InvalidOption
+from odeframe.errors import CheckpointError, InvalidOption, SolveFailed
 from odeframe.jacobian_costs import JacobianFrobenius
 from problems import Linear, batch
 
@@ -325,3 +325,48 @@ def test_neighbouring_layers_get_closer_under_smoothness():
         assert run.test()["test_accuracy"] >= 0.97
         jumps[weight] = float(ControlSmoothness()(run.module.network.flows[0].control).detach())
     assert jumps[1e-2] < 0.5 * jumps[1e-3] < 0.5 * jumps[0.0], jumps
+
+
+@pytest.mark.parametrize("solver", ["rk4", "dopri5", {"name": "dopri5", "per_sample": True}, "torchdiffeq", "ab2"])
+def test_a_cost_that_is_not_finite_is_blamed_by_name(solver):
+    """The state is finite throughout; the root of a negative number is the cost's."""
+    costs = [RunningCost(lambda t, x: x[:, 0].abs(), name="fine"), RunningCost(_root, name="height")]
+    flow = Flow(Linear([[0.0, 1.0], [-1.0, 0.0]]), solver=solver, quadratures=costs)
+    with pytest.raises(SolveFailed, match=r"the running cost 'height' is nan.*worst sample 1") as raised:
+        flow.solve(torch.tensor([[4.0, 0.0], [1.0, 0.0]]))
+    assert raised.value.worst_sample == 1
+    flow.solve(torch.tensor([[4.0, 0.0]]))
+
+
+def _root(t, x):
+    return torch.where(x[:, 0] < 1.1, 0.5 - t, torch.ones_like(x[:, 0])).sqrt()
+
+
+def test_a_state_that_is_not_finite_is_not_blamed_on_a_cost():
+    """Its costs are not finite either."""
+    flow = Flow(Quadratic(), solver={"name": "rk4", "steps": 40}, quadratures=[KineticEnergy()], horizon=(0.0, 4.0))
+    with pytest.raises(SolveFailed, match="the state became non-finite"):
+        flow.solve(torch.ones(1, 2))
+
+
+class Quadratic(nn.Module):
+    """``x' = x^2``, which ends at ``t = 1`` from 1."""
+
+    def forward(self, t, x):
+        return x.square()
+
+
+def test_a_cost_of_the_times_keeps_the_dtype_of_the_state():
+    """Times of each sample are float64."""
+    flow = Flow(
+        Linear([[0.0, 1.0], [-1.0, 0.0]]).float(),
+        solver={"name": "dopri5", "per_sample": True},
+        quadratures=[RunningCost(_time_cost)],
+    )
+    solution = flow.solve(torch.ones(2, 2))
+    assert solution.states.dtype == torch.float32
+    assert torch.allclose(solution.quadratures["running_cost"][-1], torch.full((2,), 0.5), atol=1e-4)
+
+
+def _time_cost(t, x):
+    return t.expand(len(x))
