@@ -52,7 +52,7 @@ def measure(layers: int, control: str, gradient: str, out: Connection) -> None:
     module = FlowModule(SPEC.to_dict(), architecture, **words)
     network, data = module.network, (torch.randn(BATCH, 16), torch.randn(BATCH, 2))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    live, added = LiveBytes(), 0
+    peak = added = 0
     for _ in range(2):
         gc.collect()
         Path("/proc/self/clear_refs").write_text("5")  # the peak is the present now
@@ -61,8 +61,8 @@ def measure(layers: int, control: str, gradient: str, out: Connection) -> None:
             optimizer.zero_grad(set_to_none=False)
             torch.nn.functional.mse_loss(network(data[0]), data[1]).backward()
             optimizer.step()
-        added = resident("VmHWM") - before
-    out.send((live.peak, added, 4 * sum(p.nbytes for p in network.parameters())))
+        peak, added = live.peak, resident("VmHWM") - before
+    out.send((peak, added, 4 * sum(p.nbytes for p in network.parameters())))
 
 
 def table() -> list[str]:
