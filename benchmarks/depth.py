@@ -16,6 +16,7 @@ import os
 import re
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.multiprocessing as mp
@@ -46,11 +47,12 @@ def measure(layers: int, control: str, gradient: str, out: Connection) -> None:
     """Sends activations, what the second step added to the process, and bytes of the parameters."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    words = {"control": control, "gradient": gradient}
+    words: dict[str, Any] = {"control": control, "gradient": gradient}
     architecture = {"name": "hamiltonian", "width": WIDTH, "blocks": layers, "step": 10 / layers}
     module = FlowModule(SPEC.to_dict(), architecture, **words)
     network, data = module.network, (torch.randn(BATCH, 16), torch.randn(BATCH, 2))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    peak = added = 0
     for _ in range(2):
         gc.collect()
         Path("/proc/self/clear_refs").write_text("5")  # the peak is the present now
@@ -59,8 +61,8 @@ def measure(layers: int, control: str, gradient: str, out: Connection) -> None:
             optimizer.zero_grad(set_to_none=False)
             torch.nn.functional.mse_loss(network(data[0]), data[1]).backward()
             optimizer.step()
-        added = resident("VmHWM") - before
-    out.send((live.peak, added, 4 * sum(p.nbytes for p in network.parameters())))
+        peak, added = live.peak, resident("VmHWM") - before
+    out.send((peak, added, 4 * sum(p.nbytes for p in network.parameters())))
 
 
 def table() -> list[str]:

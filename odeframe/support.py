@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -27,6 +28,12 @@ def check_support(
     Raises:
         Incompatible: names the option, and what to write instead.
     """
+    started = int(os.environ.get("WORLD_SIZE", 1)) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    if started > 1 and trainer.world_size == 1:  # each would train all of it, and write over what the others write
+        raise Incompatible(
+            f"torchrun has started {started} processes, and each would train alone: write trainer.devices: {started} "
+            "(that of one node) and trainer.strategy: ddp, or start one process"
+        )
     if type(trainer.strategy).__name__ in SHARDED:
         whole = [type(each).__name__ for each in gradients if "sharded" not in each.traits]
         if "sharded" not in traits or whole:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from odeframe import ControlTrainer
 from odeframe.errors import CheckpointError, Incompatible
@@ -95,6 +96,18 @@ def test_options_that_a_rule_does_not_support_are_refused_before_a_step(rule, op
         with pytest.raises(Incompatible, match=named):
             trainer.fit(module, datamodule=SmallData())
     assert torch.equal(TrainerConformance.weights(module), before)
+
+
+def test_processes_of_torchrun_that_would_each_train_alone_are_refused(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    trainer = pl.Trainer(max_epochs=1, **{**QUIET, "devices": 1, "strategy": SingleDeviceStrategy("cpu")})
+    with pytest.raises(Incompatible, match=r"started 2 processes.*write trainer\.devices: 2 .*strategy: ddp"):
+        trainer.fit(module_of(None), datamodule=SmallData())
+    assert trainer.global_step == 0
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    trainer.fit(module_of(None), datamodule=SmallData())
+    assert trainer.global_step > 0
 
 
 @pytest.mark.parametrize("options", [{"accumulate_grad_batches": 2}, {"gradient_clip_val": 1.0}])

@@ -39,10 +39,19 @@ class Cycle:
     def first(self, start: State) -> tuple[list[State], list[State]]:
         """A first guess of the points of level 0, and their ``G^0``: a sweep along the last level, then down."""
         last = len(self.runs)
-        points, rough = self.sweep(start, lambda m, z: (self.coarse(last, m, z),) * 2)
+        points, rough = self.sweep(start, self.plain(last))
         for level in reversed(range(last)):
-            points, rough = self.fill(level, points, lambda m, z, at=level: (self.coarse(at, m, z),) * 2)
+            points, rough = self.fill(level, points, self.plain(level))
         return points, rough
+
+    def plain(self, level: int) -> Step:
+        """``G`` of a level as a step, uncorrected."""
+
+        def step(m: int, z: State) -> tuple[State, State]:
+            after = self.coarse(level, m, z)
+            return after, after
+
+        return step
 
     def correct(
         self, start: State, points: list[State], ends: list[State], rough: list[State], level: int = 0
