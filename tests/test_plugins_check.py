@@ -392,7 +392,7 @@ def test_sound_solvers_give_the_gradient_of_what_they_compute(solver):
     [(SolverConformance, "Solver"), (TaskConformance, "Task"), (ArchitectureConformance, "Architecture")],
 )
 def test_what_is_no_part_of_its_kind_is_told_so_once(base, name):
-    with pytest.raises(InvalidOption, match=f"expected a odeframe.{name}: write class Thing"):
+    with pytest.raises(InvalidOption, match=f"expected a kind of odeframe.{name}: write class Thing"):
         type("Kit", (base,), {base.kind: type("Thing", (), {})})
 
 

@@ -74,7 +74,7 @@ class Conformance:
         cls.part = cls.make()
         if not isinstance(cls.part, cls.interface):
             raise InvalidOption(
-                f"{cls.kind}: {cls.choice()!r} builds a {type(cls.part).__name__}, expected a "
+                f"{cls.kind}: {cls.choice()!r} builds a {type(cls.part).__name__}, expected a kind of "
                 f"{cls.interface.__module__.partition('.')[0]}.{cls.interface.__name__}: write class "
                 f"{type(cls.part).__name__}({cls.interface.__name__})"
             )

@@ -61,7 +61,8 @@ class ContractChecks(SolverChecks):
         flow = self.flow(Liouville(), steps=8).double()
         x0 = Liouville.start(device=self.device).requires_grad_(True)
         width, tolerance = (1e-3, 1e-3) if self.is_adaptive() else (1e-5, 1e-6)  # steps that change are a little rough
-        for name, group in {"x0": [x0], "the weights": list(flow.parameters())}.items():
+        groups: dict[str, list[torch.Tensor]] = {"x0": [x0], "the weights": list(flow.parameters())}
+        for name, group in groups.items():
             with said(f"the backward pass of a solve, for {name},"):
                 gradients = torch.autograd.grad(flow(x0).sin().sum(), group)
             directions = [torch.cos(torch.arange(v.numel(), device=v.device)).reshape(v.shape).to(v) for v in group]
