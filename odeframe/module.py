@@ -100,13 +100,11 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
         self.control_costs = made.costs.control
         recorded = None if data_word is None else plain(data_word)
         if isinstance(recorded, dict):
-            options = {key: value for key, value in recorded.items() if key != "name"}
-            self._provenance.append(provenance("data", recorded["name"], options))
+            name, options = recorded["name"], {key: value for key, value in recorded.items() if key != "name"}
+            self._provenance.append(provenance("data", name, options))
         self.automatic_optimization = self.rule.automatic_optimization
         self._rule_word, self._noise, self.unsettled = made.words["trainer"], FitNoise(), Deferred()
         self._choose_optimizer(optimizer, {"lr": learning_rate, **(optimizer_options or {})}, schedule)
-        #: what the command line's --optimizer and --lr_scheduler said, as plain data for checkpoints
-        self.optimisation: dict[str, Any] = {}
         metrics = {stage: self.task.metrics(self.spec).clone(prefix=f"{stage}_") for stage in ("train", "val", "test")}
         self.evaluation_metrics = nn.ModuleDict({f"{stage}_metrics": each for stage, each in metrics.items()})
         self.save_hyperparameters(
@@ -129,6 +127,8 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
         self._optimizer, self._optimizer_options = checked_optimizer(name, options), options
         self._schedule = checked_schedule(schedule)
         self._scheduled: Optimizer | None = None
+        #: what the command line's --optimizer and --lr_scheduler said, as plain data for checkpoints
+        self.optimisation: dict[str, Any] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's output, ``(batch, *output)``."""

@@ -204,6 +204,19 @@ def test_pontryagin_residual_is_the_slope_of_the_objective():
     assert float(pontryagin_residual(flow, x0)) == pytest.approx(float(expected), rel=1e-2)
 
 
+def test_residuals_in_inference_mode_and_without_samples():
+    torch.manual_seed(0)
+    flow, x0 = Flow(LinearQuadratic(), control="constant", solver="rk4"), torch.ones(3, 2)
+    for residual in (bellman_residual, pontryagin_residual):
+        with torch.inference_mode():
+            found = residual(flow, x0 + 0.0)
+        assert torch.equal(found, residual(flow, x0))
+        with pytest.raises(InvalidOption, match="means over samples: got none"):
+            residual(flow, x0[:0])
+    with pytest.raises(InvalidOption, match="option points: got 0"):
+        bellman_residual(flow, x0, points=0)
+
+
 def test_residuals_need_a_system_and_a_value():
     flow = Flow(torch.nn.Linear(2, 2))
     with pytest.raises(Incompatible, match=r"are those of an odeframe\.ControlSystem, got"):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from odeframe import Incompatible
+from odeframe import Incompatible, InvalidOption
 from odeframe.costs import LagrangeTerm
 from odeframe.flow import Flow
 from odeframe.stepmap import SolverStep, State
@@ -18,6 +18,7 @@ POINTS = 64
 """Parts of the horizon at whose middles the equation is held; no multiple of usual numbers of pieces."""
 
 
+@torch.inference_mode(False)
 def bellman_residual(flow: Flow, x0: Tensor, points: int = POINTS) -> Tensor:
     """``int mean_i [V_t + L(x, u) + <V_x, f(x, u)>]_i dt / mean_i V(0, x0_i)`` along the paths under the control.
 
@@ -36,11 +37,14 @@ def bellman_residual(flow: Flow, x0: Tensor, points: int = POINTS) -> Tensor:
 
     Raises:
         Incompatible: the value function is not known.
+        InvalidOption: there are no samples, or no points.
 
     Source: Fleming, Rishel 1975, IV.4 (verification); E, Han, Li 2019, A Mean-Field Optimal Control Formulation of Deep
     Learning, section 3 (measures).
     """
-    system = _system(flow)
+    system, x0 = _system(flow), _samples(x0)
+    if points < 1:
+        raise InvalidOption(f"bellman_residual, option points: got {points}, expected at least 1")
     start, end = flow.horizon
     dt = (end - start) / points
     middles = [start + (k + 0.5) * dt for k in range(points)]
@@ -69,6 +73,7 @@ def _value_derivatives(system: ControlSystem, t: Tensor, x: Tensor) -> tuple[Ten
     return rate.to(x), slope
 
 
+@torch.inference_mode(False)
 def pontryagin_residual(flow: Flow, x0: Tensor) -> Tensor:
     """How far ``dH/du`` is from 0 along the paths, ``H = <p, f(x, u)> - L(x, u)``; a share, from 0 to 1.
 
@@ -84,10 +89,13 @@ def pontryagin_residual(flow: Flow, x0: Tensor) -> Tensor:
     Returns:
         0-d, without unit.
 
+    Raises:
+        InvalidOption: there are no samples.
+
     Source: Pontryagin et al. 1962; E, Han, Li 2019, section 4.
     """
     system, closed = _system(flow), "closed_loop" in getattr(flow.control, "traits", ())
-    parts = []
+    parts, x0 = [], _samples(x0)
     for t, dt, x, p in _path_and_costates(flow, x0):
         u = _input(flow, t, x, 1e-6 * dt)
         with torch.inference_mode(False), torch.enable_grad():
@@ -137,6 +145,13 @@ def _input(flow: Flow, t: Tensor, x: Tensor, margin: float) -> Tensor:
     """``u`` under the control at a time between breakpoints, ``(batch, control_size)``."""
     with torch.no_grad():
         return flow.field().on(t - margin, t + margin).observe("input", t, x)
+
+
+def _samples(x0: Tensor) -> Tensor:
+    """The states themselves; of Lightning's inference mode, a copy that autograd takes."""
+    if not len(x0):
+        raise InvalidOption("the residuals of optimality are means over samples: got none, expected x0 (batch, *state)")
+    return x0.clone() if x0.is_inference() else x0
 
 
 def _root_mean_square(value: Tensor) -> Tensor:
