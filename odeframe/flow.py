@@ -140,8 +140,8 @@ class Flow(nn.Module):
             SolveFailed: the state became non-finite, or a running cost did, which is named; or steps too small or too
                 many.
         """
-        costs = self.quadratures if quadratures is None else quadratures
-        if torch.is_inference_mode_enabled() and any(getattr(cost, "needs_jacobian", False) for cost in costs):
+        asked = self.quadratures if quadratures is None else quadratures
+        if torch.is_inference_mode_enabled() and any(getattr(cost, "needs_jacobian", False) for cost in asked):
             # tensors of that mode have no derivatives, and such a cost would be zero
             given = as_drive(drive)
             with without_graph((x0, times, () if given is None else given.tensors)) as (x0, times, tensors):

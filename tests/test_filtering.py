@@ -490,6 +490,8 @@ def test_parts_that_do_not_fit_are_refused(table):
         build("data", "csv_stream", path=table, length=30).spec  # noqa: B018
     with pytest.raises(Incompatible, match="step maps for one observation"):
         odeframe.compose(FLOW, {**SMALL, "ahead": 2}).module.network.steps()
+    with pytest.raises(InvalidOption, match=r"particles \(5, 3\), expected \(..., 2\)"):
+        build("data", "linear_dynamical_system").advance(torch.zeros(5, 3))
     field = build("dynamics", "particle_field", width=2, inputs=3)
     with pytest.raises(Incompatible, match="drive=context"):
         Flow(field)(torch.zeros(1, 4, 2))

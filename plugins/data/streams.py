@@ -54,7 +54,15 @@ class LinearDynamicalSystem(ParticleStream):
         return {"name": "linear_gaussian", "matrix": self._seen().tolist(), "deviation": self.deviation}
 
     def advance(self, particles: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Particles ``(..., state)`` a step later."""
+        """Particles ``(..., state)`` a step later.
+
+        Raises:
+            InvalidOption: they have other components than the state.
+        """
+        if particles.shape[-1] != self.state:
+            raise InvalidOption(
+                f"data {self.word!r}: advance got particles {tuple(particles.shape)}, expected (..., {self.state})"
+            )
         noise = torch.randn(particles.shape, generator=generator, dtype=particles.dtype)
         return particles @ self._transition().to(particles).t() + self._spread() * noise
 
