@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import odeframe
-from odeframe.control import FunctionalLaw, empty
+from odeframe.block import empty
+from odeframe.control import FunctionalLaw
 from odeframe.drive import equal_breakpoints, piece_index
 
 

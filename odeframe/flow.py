@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from odeframe.block import Block
 from odeframe.compatibility import check
-from odeframe.control import Block, Control
+from odeframe.control import Control
 from odeframe.drive import Drive, as_drive
 from odeframe.dynamics import as_dynamics, observed, sleeping, takes_keyword
 from odeframe.errors import Incompatible, InvalidOption, SolveFailed

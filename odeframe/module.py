@@ -100,8 +100,7 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
         self.control_costs = made.costs.control
         recorded = None if data_word is None else plain(data_word)
         if isinstance(recorded, dict):
-            name, options = recorded["name"], {key: value for key, value in recorded.items() if key != "name"}
-            self._provenance.append(provenance("data", name, options))
+            self._provenance.append(_of_data(**recorded))
         self.automatic_optimization = self.rule.automatic_optimization
         self._rule_word, self._noise, self.unsettled = made.words["trainer"], FitNoise(), Deferred()
         self._choose_optimizer(optimizer, {"lr": learning_rate, **(optimizer_options or {})}, schedule)
@@ -292,3 +291,7 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
         module = cls(**{**checkpoint["hyper_parameters"], **objects})
         load_weights(module, checkpoint["state_dict"], path)
         return module.eval()
+
+
+def _of_data(name: str, **options: Any) -> Any:
+    return provenance("data", name, options)

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from odeframe.block import fresh_copy
 from odeframe.compatibility import traits_of
-from odeframe.control import fresh_copy
 from odeframe.drive import Drive
 from odeframe.errors import Incompatible, InvalidOption
 from odeframe.flow import Choice, Flow

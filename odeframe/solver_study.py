@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odeframe.block import Block
 from odeframe.compatibility import traits_of, why
-from odeframe.control import Block
 from odeframe.dynamics import observed
 from odeframe.errors import Incompatible, OdeframeError
 from odeframe.flow import Flow

@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 import odeframe
 from odeframe import Control, Dynamics, Flow, Gradient, Network, Noise, ReversibleSolver, SeparableDynamics, StepSolver
-from odeframe.control import ControlLaw, FunctionalLaw, empty
+from odeframe.block import empty
+from odeframe.control import ControlLaw, FunctionalLaw
 from odeframe.costs import RunningCost
 from odeframe.drive import ConstantDrive, SequenceDrive
 from odeframe.grid import check_times

@@ -25,6 +25,7 @@ LAYERS = (
         "grid",
         "solution",
         "field",
+        "block",
         "control",
         "quadrature",
         "system",

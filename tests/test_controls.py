@@ -8,7 +8,8 @@ from torch import nn
 
 import odeframe
 from odeframe import Control, Flow, InvalidOption
-from odeframe.control import Block, BlockLaw, FunctionalLaw, empty, fresh_copy, reset
+from odeframe.block import Block, empty, fresh_copy, reset
+from odeframe.control import BlockLaw, FunctionalLaw
 from odeframe.drive import equal_breakpoints, piece_index
 from odeframe.testing import ControlConformance
 from odeframe.testing.problems import Coupled, Ramp

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from odeframe import Dynamics, Flow, Incompatible, InvalidOption, StepSolver
-from odeframe.control import Block, empty
+from odeframe.block import Block, empty
 from odeframe.stepmap import sharing_groups
 from odeframe_plugins.controls.bases import BSpline, Chebyshev, Fourier, Legendre, transfer
 

@@ -46,7 +46,8 @@ HALVES = '''"""Weights that jump once."""
 from torch import nn
 
 from odeframe import Control
-from odeframe.control import BlockLaw, fresh_copy
+from odeframe.block import fresh_copy
+from odeframe.control import BlockLaw
 
 
 class Halves(Control):

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from odeframe.control import Block, Control, ControlLaw, FunctionalLaw, empty
+from odeframe.block import Block, empty
+from odeframe.control import Control, ControlLaw, FunctionalLaw
 from odeframe.dynamics import BranchedDynamics, Dynamics, SemilinearDynamics, SeparableDynamics, StochasticDynamics
 from odeframe.field import Law, per_sample
 from odeframe.solver import Memory, StepSolver

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from odeframe import Control, Incompatible, InvalidOption
-from odeframe.control import Block, ControlLaw, FunctionalLaw, empty, fresh_copy
+from odeframe.block import Block, empty, fresh_copy
+from odeframe.control import ControlLaw, FunctionalLaw
 from odeframe.drive import equal_breakpoints, piece_index
 from odeframe_plugins.controls.bases import Basis, transfer
 

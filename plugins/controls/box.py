@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from odeframe import InvalidOption
-from odeframe.control import Block, ControlLaw
+from odeframe.block import Block
+from odeframe.control import ControlLaw
 from odeframe_plugins.controls.constrained import Constrained
 
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from odeframe import Control
-from odeframe.control import Block, BlockLaw, ControlLaw
+from odeframe.block import Block
+from odeframe.control import BlockLaw, ControlLaw
 
 
 class Constant(Control):

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from odeframe import Control, InvalidOption
-from odeframe.control import Block, ControlLaw, FunctionalLaw
+from odeframe.block import Block
+from odeframe.control import ControlLaw, FunctionalLaw
 from odeframe.network import offer
 from odeframe.registry import word
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from odeframe import Control, Incompatible, InvalidOption
-from odeframe.control import Block, ControlLaw
+from odeframe.block import Block
+from odeframe.control import ControlLaw
 from odeframe.dynamics import Autonomous, takes_keyword
 from odeframe.field import merge_times
 from odeframe.network import offer

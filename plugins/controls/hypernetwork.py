@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from odeframe import Control, InvalidOption
-from odeframe.control import Block, ControlLaw, FunctionalLaw, empty
+from odeframe.block import Block, empty
+from odeframe.control import ControlLaw, FunctionalLaw
 from odeframe_plugins.controls.basis_control import share_of
 
 START = 0.1  # of a linear layer's usual draw: weights nearly constant in time at first

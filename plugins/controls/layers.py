@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from odeframe.control import Block
+from odeframe.block import Block
 
 AFFINE = (nn.Linear, nn.modules.conv._ConvNd)
 

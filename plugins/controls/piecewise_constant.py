@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from odeframe import Control, InvalidOption
-from odeframe.control import Block, BlockLaw, ControlLaw, fresh_copy
+from odeframe.block import Block, fresh_copy
+from odeframe.control import BlockLaw, ControlLaw
 from odeframe.drive import equal_breakpoints, piece_index
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from odeframe import Control, InvalidOption
-from odeframe.control import Block, ControlLaw, FunctionalLaw
+from odeframe.block import Block
+from odeframe.control import ControlLaw, FunctionalLaw
 from odeframe_plugins.controls.basis_control import share_of
 from odeframe_plugins.controls.layers import affine_layers, inputs, outputs
 

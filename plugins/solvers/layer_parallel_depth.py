@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from odeframe import Flow, InvalidOption
-from odeframe.control import Block, empty
+from odeframe.block import Block, empty
 from odeframe_plugins.solvers.layer_parallel import LayerParallel
 from odeframe_plugins.solvers.layer_parallel_chain import Chain
 from odeframe_plugins.solvers.layer_parallel_levels import level_bounds

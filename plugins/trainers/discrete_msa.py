@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from odeframe import CheckpointError, ControlTrainer, Flow, Incompatible, InvalidOption, SolveFailed
-from odeframe.control import Block
+from odeframe.block import Block
 from odeframe.network import Network
 from odeframe.reduction import average
 from odeframe.trainer import Trained, optimizer_step
