@@ -35,7 +35,7 @@ from odeframe_plugins.trainers.successive import Problem
 
 MARKS = ("<!-- {} table: python -m benchmarks.pontryagin -->", "<!-- end of {} table -->")
 ITERATIONS, LONG, FLAT = 20, 200, 800
-RATES = {"gradient descent": (0.1, 0.3, 1.0, 3.0), "Adam": (0.01, 0.03, 0.1, 0.3)}
+RATES = {"gradient descent": (0.3, 1.0, 3.0, 10.0), "Adam": (0.01, 0.03, 0.1, 0.3)}
 FLAT_RATES = {"gradient descent": (0.1, 0.3, 1.0)}
 OPTIMIZERS: dict[str, Any] = {"gradient descent": torch.optim.SGD, "Adam": torch.optim.Adam}
 RULES = {
