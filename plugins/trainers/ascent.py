@@ -130,7 +130,7 @@ class _Point:
 
 
 def _lbfgs(point: _Point, iterations: int) -> None:
-    steepest = max(float(slope.abs().max()) for slope in point.slopes)
+    steepest = max((float(slope.abs().max()) for slope in point.slopes if slope.numel()), default=0.0)
     scale = 1.0 if not 0 < steepest < SHALLOW else min(1 / steepest, LARGEST_SCALE)
 
     def closure() -> float:
