@@ -223,6 +223,12 @@ class FlowLaw(Law):
             law.horizon = self.horizon
         return laws
 
+    def under(self, control: ControlLaw) -> FlowLaw:
+        """The same law under another control."""
+        made = copy.copy(self)
+        made.control, made._forward = control, control.forward(self._slot)
+        return made
+
     def stepper(self, solver: Any) -> Any:
         """The solver with the coefficients that the control has here."""
         return self.control.stepper(solver)

@@ -125,5 +125,5 @@ def _relaw(law: Law, control: ControlLaw | None) -> Law:
     if isinstance(inner, Law):
         twin.inner = _relaw(inner, control)
     elif control is not None and isinstance(twin, FlowLaw):
-        twin.control = control
+        return twin.under(control)
     return twin
