@@ -240,6 +240,7 @@ def stiff(t, x):
     return torch.cat([-rate * (x[:, :1] - torch.cos(t).reshape(-1, 1)), 0 * rate], dim=1)
 
 
+@pytest.mark.slow
 def test_torchode_steps_every_sample_alone():
     """One stiff sample of 32 leaves the others' states as they are alone; with one norm for all they change."""
     rates = torch.linspace(0.5, 2.0, 32, dtype=torch.float64)
@@ -273,6 +274,7 @@ class Geometric(StochasticDynamics):
         return self.spread * x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sense", "method"), SDE)
 def test_torchsde_solves_the_equation_in_its_sense(sense, method):
     """Against the closed form along the same path: the strong error falls as the steps do, and is small."""
@@ -299,6 +301,7 @@ def test_torchsde_euler_is_euler_maruyama():
     assert float((ours - theirs).detach().abs().max()) < 1e-14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sense", "method"), SDE)
 def test_torchsde_gradients_and_evaluation(sense, method):
     """Gradients of given draws equal central differences; without noise every method solves the drift."""
@@ -365,6 +368,7 @@ def test_an_absent_library_is_named_with_its_extra(name, monkeypatch):
     assert text in str(caught.value)
 
 
+@pytest.mark.slow
 def test_libraries_are_imported_on_use_alone():
     script = (
         "import sys, odeframe; odeframe.available('solver'); odeframe.build('solver', 'rk4'); "

@@ -125,6 +125,7 @@ class TestFailure:
             assert found.stats.accepted + found.stats.rejected < 400 and found.stats.nfe < 3_000
             assert torch.isnan(found.final).flatten().tolist() == [True, not per_sample]
 
+    @pytest.mark.slow
     def test_a_pole_also_without_asserts(self):
         """`python -O` drops asserts; the solve must not rely on one to end."""
         code = (

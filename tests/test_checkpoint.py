@@ -22,6 +22,7 @@ class TestCheckpoint(GradientConformance):
     gradient = "checkpoint"
 
 
+@pytest.mark.slow
 class TestThreeSlots(GradientConformance):
     gradient = {"name": "checkpoint", "slots": 3}
     solvers = ({"name": "ab4", "steps": 32}, {"name": "dopri5", "rtol": 1e-10, "atol": 1e-12})
@@ -95,6 +96,7 @@ def assert_same(found, exact, tolerance=1e-12):
         assert largest(a - b) <= tolerance * max(1.0, largest(b))
 
 
+@pytest.mark.slow
 class TestExact:
     @pytest.mark.parametrize("slots", [None, 1, 2, 5, 100])
     @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: s["name"])

@@ -291,6 +291,10 @@ def test_the_default_folder_is_named_after_date_and_architecture(run):
     assert folder.name.endswith("-resnet") and (folder / "config.yaml").is_file()
 
 
+def slowly(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     "extra",
     [
@@ -301,8 +305,10 @@ def test_the_default_folder_is_named_after_date_and_architecture(run):
             "--seed_everything=7",
             "--model.schedule=constant",
         ],
-        ["--optimizer=SGD", "--optimizer.lr=1e-2", "--lr_scheduler=StepLR", "--lr_scheduler.step_size=1"],
-        ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss", "--model.trainer=adjoint"],
+        slowly(["--optimizer=SGD", "--optimizer.lr=1e-2", "--lr_scheduler=StepLR", "--lr_scheduler.step_size=1"]),
+        slowly(
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss", "--model.trainer=adjoint"]
+        ),
     ],
     ids=["words", "seed", "optimizer", "callbacks"],
 )

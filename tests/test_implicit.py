@@ -59,6 +59,7 @@ class TestSDIRK4(SolverConformance):
     solver = {"name": "sdirk4", **TIGHT}
 
 
+@pytest.mark.slow
 class TestRadau(SolverConformance):
     solver, dense_order = {"name": "radau", **TIGHT}, 3  # the collocation polynomial
 

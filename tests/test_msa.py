@@ -58,6 +58,7 @@ class Steered(Architecture):
         return Network({"stem": stem, "flow": flow})
 
 
+@pytest.mark.slow
 class TestMSA(TrainerConformance):
     """Begun far from the optimum, of which the price leaves little more than the distance of the data."""
 

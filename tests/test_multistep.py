@@ -37,6 +37,7 @@ class AdamsChecks(SolverConformance):
         assert fitted_slope(self.counts(), errors) >= self.claim() - 0.2  # one more for order 4: it nearly cancels
 
 
+@pytest.mark.slow
 class TestAB3(AdamsChecks):
     solver = "ab3"
 

@@ -458,6 +458,7 @@ def test_installed_plugins_are_listed_without_importing_their_parts(site: Path) 
     assert "made for ODEFRAME_API 999" in status["odeframe-too-new"][2]
 
 
+@pytest.mark.slow
 def test_installed_plugins_are_built(site: Path) -> None:
     shown = fresh_python(
         """

@@ -179,6 +179,7 @@ def seeded():
 
 
 class TestReversal:
+    @pytest.mark.slow
     @pytest.mark.parametrize("solver", ALL)
     def test_a_thousand_steps_of_a_bounded_antisymmetric_field(self, solver):
         flow = Flow(dynamics_for(solver), solver={"name": solver, "steps": 1000}, horizon=(0.0, 50.0)).double()

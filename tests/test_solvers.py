@@ -32,6 +32,7 @@ class TestLeapfrog(SolverConformance):
     solver = "leapfrog"
 
 
+@pytest.mark.slow
 class TestTorchdiffeqDopri5(SolverConformance):
     solver = "torchdiffeq"
 

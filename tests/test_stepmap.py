@@ -39,6 +39,7 @@ def noise_for(flow):
     return Noise(7) if "stochastic" in flow.solver.traits else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize("solver", step_solvers())
 def test_costates_and_gradients_of_every_step_solver(solver, control):

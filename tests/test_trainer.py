@@ -62,6 +62,7 @@ class TestMomentum(TrainerConformance):
         return super().module()
 
 
+@pytest.mark.slow
 class TestRandomNetwork(TrainerConformance):
     """The noise of a fit is a function of its seed and the batch: the same on several ranks, and after a resume."""
 
