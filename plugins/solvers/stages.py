@@ -88,15 +88,10 @@ class StageSystem:
     watch: bool = False
     seen: bool = False
 
-    @functools.cached_property
-    def times(self) -> list[Tensor]:
-        """``t + c_i dt``."""
-        return [self.t + node * self.dt for node in self.coupling.nodes]
-
-    @functools.cached_property
-    def length(self) -> Any:
-        """``dt a_11``, for a stage alone."""
-        return self.coupling.first * self.dt
+    def __post_init__(self) -> None:
+        # Before any iteration, which has no graph: gradients of times and step lengths go through these.
+        self.times: list[Tensor] = [self.t + node * self.dt for node in self.coupling.nodes]  # t + c_i dt
+        self.length = self.coupling.first * self.dt  # dt a_11, for a stage alone
 
     def velocities(self, z: Tensor) -> Tensor:
         """``f`` at every stage, of the shape of ``z``: one call of the law a stage."""
