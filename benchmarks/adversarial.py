@@ -24,6 +24,7 @@ import pytorch_lightning as pl
 import torch
 
 import odeframe
+from benchmarks.page import put
 from odeframe.robustness import RobustAccuracy
 
 EPOCHS = {"digits": 30, "mnist_5k": 10}
@@ -157,9 +158,7 @@ def main() -> None:
     text = "\n\n".join("\n".join(table(kept, data)) for data in options.data if f"{data}/milliseconds" in kept)
     print(f"odeframe {odeframe.__version__}, torch {torch.__version__}\n\n{text}")
     if options.write is not None:
-        before, rest = options.write.read_text("utf-8").split(MARKS[0])
-        _, after = rest.split(MARKS[1])
-        options.write.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
+        put(options.write, MARKS, text)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.page import put
 from odeframe import Flow
 
 MARKS = ("<!-- controls: begin -->", "<!-- controls: end -->")
@@ -113,9 +114,7 @@ def main() -> None:
         print(lines[-1], flush=True)
     text = "\n".join([*lines, "", f"{PIECES} steps, one thread, torch {torch.__version__}, {platform.machine()}."])
     if chosen.write is not None:
-        before, rest = chosen.write.read_text("utf-8").split(MARKS[0])
-        _, after = rest.split(MARKS[1])
-        chosen.write.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
+        put(chosen.write, MARKS, text)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 import odeframe
+from benchmarks.page import put
 from odeframe.module import FlowModule
 
 REACHED = 0.95
@@ -160,10 +161,7 @@ def main() -> None:
     lines = table(cells)
     print("", *lines, sep="\n")
     if options.write is not None:
-        before, rest = options.write.read_text("utf-8").split(MARKS[0])
-        _, after = rest.split(MARKS[1])
-        text = "\n".join(lines)
-        options.write.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
+        put(options.write, MARKS, "\n".join(lines))
 
 
 if __name__ == "__main__":

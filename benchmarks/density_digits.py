@@ -26,6 +26,7 @@ import zuko
 from torch import Tensor, nn
 
 import odeframe
+from benchmarks.page import put
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = {"name": "digits", "flat": True, "dequantise": 8}
@@ -170,10 +171,7 @@ def main() -> None:
     torch.set_num_threads(1)
     lines = table(arguments.seconds, arguments.seeds, arguments.models)
     if arguments.write:
-        start, end = "<!-- digits table -->", "<!-- end of digits table -->"
-        before, rest = arguments.write.read_text("utf-8").split(start)
-        _, after = rest.split(end)
-        arguments.write.write_text(f"{before}{start}\n" + "\n".join(lines) + f"\n{end}{after}", "utf-8")
+        put(arguments.write, ("<!-- digits table -->", "<!-- end of digits table -->"), "\n".join(lines))
 
 
 if __name__ == "__main__":

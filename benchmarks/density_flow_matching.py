@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 import odeframe
+from benchmarks.page import put
 
 GAPS = (0.5, 0.3, 0.2, 0.15)
 ENTROPY = math.log(8) + 1 + math.log(2 * math.pi * 0.2**2)
@@ -73,10 +74,7 @@ def main() -> None:
     lines = table(arguments.seconds)
     print(*lines, sep="\n", flush=True)
     if arguments.write:
-        start, end = "<!-- matching table -->", "<!-- end of matching table -->"
-        before, rest = arguments.write.read_text("utf-8").split(start)
-        _, after = rest.split(end)
-        arguments.write.write_text(f"{before}{start}\n" + "\n".join(lines) + f"\n{end}{after}", "utf-8")
+        put(arguments.write, ("<!-- matching table -->", "<!-- end of matching table -->"), "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import torch
 import torch.multiprocessing as mp
 
 import odeframe
+from benchmarks.page import put
 from odeframe import DataSpec
 from odeframe.module import FlowModule
 from odeframe.testing.live import LiveBytes
@@ -94,9 +95,7 @@ def main() -> None:
     text = "\n".join(table())
     print(f"odeframe {odeframe.__version__}, torch {torch.__version__}\n\n{text}")
     if target is not None:
-        before, rest = target.read_text("utf-8").split(MARKS[0])
-        _, after = rest.split(MARKS[1])
-        target.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
+        put(target, MARKS, text)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import odeframe
+from benchmarks.page import put
 from odeframe import Flow
 from odeframe_plugins.solvers.layer_parallel_model import Machine, crossing, data_parallel, layer_parallel
 
@@ -155,10 +156,8 @@ def main() -> None:
     text = "\n".join([*iterations_table(), "", *levels_table(), "", *model_table()])
     print(f"odeframe {odeframe.__version__}, torch {torch.__version__}\n\n{text}")
     if target is not None:
-        before, rest = target.read_text("utf-8").split(MARKS[0])
-        _, after = rest.split(MARKS[1])
         figure(target.parent / "figures")
-        target.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
+        put(target, MARKS, text)
 
 
 if __name__ == "__main__":

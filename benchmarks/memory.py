@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import odeframe
+from benchmarks.page import put
 from odeframe import Flow, SeparableDynamics
 
 DEPTHS = (8, 32, 128, 512)
@@ -157,9 +158,7 @@ def main() -> None:
     text = "\n".join([*memory_table(), "", *reversal_table()])
     print(f"odeframe {odeframe.__version__}, torch {torch.__version__}\n\n{text}")
     if target is not None:
-        before, rest = target.read_text("utf-8").split(MARKS[0])
-        _, after = rest.split(MARKS[1])
-        target.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
+        put(target, MARKS, text)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import odeframe
+from benchmarks.page import put
 from odeframe import Flow, Network
 from odeframe.plots import MODELS, panel_grid, save
 from odeframe.pontryagin import of_batch
@@ -231,15 +232,6 @@ PARTS: dict[str, tuple[Callable[[Iterable[int]], Measured], Callable[[Measured],
 }
 
 
-def put(path: Path, part: str, lines: Sequence[str]) -> None:
-    """Puts a table between its marks in a file."""
-    begin, end = (mark.format(part) for mark in MARKS)
-    before, rest = path.read_text("utf-8").split(begin)
-    _, after = rest.split(end)
-    text = "\n".join(lines)
-    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", "utf-8")
-
-
 def main() -> None:
     """Prints the tables, or puts them between the marks of a file, and the picture into the folder beside it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -255,7 +247,8 @@ def main() -> None:
         lines = table(found)
         print("", *lines, sep="\n", flush=True)
         if arguments.write is not None:
-            put(arguments.write, part, lines)
+            begin, end = MARKS
+            put(arguments.write, (begin.format(part), end.format(part)), "\n".join(lines))
             if part == "sine":
                 save(picture(found), arguments.write.parent / "figures" / "pontryagin.png")
 

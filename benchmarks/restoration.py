@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import odeframe
+from benchmarks.page import put
 from odeframe.registry import word
 from odeframe.specification import NetworkSpec
 from odeframe_plugins.architectures.durr import DURR, WEIGHTS
@@ -249,9 +250,7 @@ def main() -> None:
     text = table({**ours(network), **({} if given.alone else theirs())})
     print(text)
     if given.write:
-        before, _, rest = given.write.read_text("utf-8").partition(MARKS[0])
-        after = rest.partition(MARKS[1])[2]
-        given.write.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
+        put(given.write, MARKS, text)
         figure(network, given.write.parent / "figures")
 
 

@@ -15,6 +15,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 import odeframe
+from benchmarks.page import put
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -112,10 +113,7 @@ def main() -> None:
     lines = table(arguments.tolerances, arguments.solvers)
     if arguments.write:
         page = ROOT / "docs" / "parts" / "implicit.md"
-        start, end = "<!-- stiff table -->", "<!-- end of stiff table -->"
-        before, rest = page.read_text("utf-8").split(start)
-        _, after = rest.split(end)
-        page.write_text(f"{before}{start}\n" + "\n".join(lines) + f"\n{end}{after}", "utf-8")
+        put(page, ("<!-- stiff table -->", "<!-- end of stiff table -->"), "\n".join(lines))
 
 
 if __name__ == "__main__":
