@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 
@@ -20,4 +21,9 @@ def without_graph(batch: Any) -> Iterator[Any]:
         the batch, with ordinary tensors in place of inference tensors.
     """
     with torch.inference_mode(False), torch.no_grad():
-        yield tree_map(lambda each: each.clone() if torch.is_tensor(each) and each.is_inference() else each, batch)
+        yield tree_map(lambda each: ordinary(each) if torch.is_tensor(each) else each, batch)
+
+
+def ordinary(value: Tensor) -> Tensor:
+    """The tensor, or, outside inference mode, a copy that autograd takes of one that was made in it."""
+    return value.clone() if value.is_inference() else value

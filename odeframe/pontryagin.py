@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from odeframe.errors import Incompatible, InvalidOption
+from odeframe.inference import ordinary
 from odeframe.network import Network
 from odeframe.stepmap import FlowStep, SolverStep, State, StepMap
 from odeframe.task import Task
@@ -127,7 +128,7 @@ def pull_back(step: StepMap, z: State, p: State) -> tuple[State, dict[str, Tenso
     """
     leaves, control = _leaves(z), trainable(step)
     with torch.enable_grad():
-        H = inner(tuple(map(_ordinary, p)), step(leaves))
+        H = inner(tuple(map(ordinary, p)), step(leaves))
     found = _slopes(H, (*leaves, *control.values()))
     return found[: len(z)], dict(zip(control, found[len(z) :], strict=True))
 
@@ -144,12 +145,7 @@ def trainable(step: StepMap) -> dict[str, nn.Parameter]:
 
 
 def _leaves(z: State) -> State:
-    return tuple(_ordinary(value).detach().requires_grad_(value.is_floating_point()) for value in z)
-
-
-def _ordinary(value: Tensor) -> Tensor:
-    """The tensor, or a copy that autograd takes of one from inference mode."""
-    return value.clone() if value.is_inference() else value
+    return tuple(ordinary(value).detach().requires_grad_(value.is_floating_point()) for value in z)
 
 
 def _slopes(value: Tensor, inputs: Sequence[Tensor]) -> State:

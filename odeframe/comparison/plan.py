@@ -192,8 +192,9 @@ def _checked(key: str, values: Sequence[Any]) -> list[Any]:
     if not values:
         raise InvalidOption(f"axis {key}: got no value, expected one or more")
     values = [_spelt(key, value) if key in KINDS else value for value in values]
-    for value in values:
-        NAMES.get(key, lambda _: None)(value)
+    if key in NAMES:
+        for value in values:
+            NAMES[key](value)
     texts = [json.dumps(value, sort_keys=True, default=repr) for value in values]
     twice = [value for value, text in zip(values, texts, strict=True) if texts.count(text) > 1]
     if twice:

@@ -27,6 +27,7 @@ from odeframe import (
 from odeframe.agreement import BACKWARD
 from odeframe.grid import check_times, inside
 from odeframe.solver import StopRule
+from odeframe.transforms import autocast_state
 from odeframe_plugins.gradients.costate import (
     BackwardPace,
     CostateField,
@@ -35,7 +36,7 @@ from odeframe_plugins.gradients.costate import (
     Trajectory,
     VectorLaw,
 )
-from odeframe_plugins.gradients.dependence import Dependence, autocast_state, check_places, dependence
+from odeframe_plugins.gradients.dependence import Dependence, check_places, dependence
 from odeframe_plugins.gradients.replay import refuse_second
 
 

@@ -15,13 +15,8 @@ from odeframe.field import State
 from odeframe.grid import check_times
 from odeframe.pace import Pace
 from odeframe.solver import StopRule
-from odeframe_plugins.gradients.dependence import (
-    Dependence,
-    autocast_state,
-    dependence,
-    random_state,
-    same_random,
-)
+from odeframe.transforms import autocast_state
+from odeframe_plugins.gradients.dependence import Dependence, dependence, random_state, same_random
 from odeframe_plugins.gradients.replay import (
     AdaptiveSteps,
     GridSteps,

@@ -1,4 +1,4 @@
-"""What a solve depends on: the tensors whose gradients a backward pass of one's own returns, autocast, randomness."""
+"""What a solve depends on: the tensors whose gradients a backward pass of one's own returns, and randomness."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from odeframe import Field, Incompatible, Law
 from odeframe.grid import inside
-from odeframe.transforms import autocast_state as autocast_state
 from odeframe.transforms import transforming
 
 

@@ -13,13 +13,8 @@ from odeframe import Field, Gradient, Incompatible, InvalidOption, ReversibleSol
 from odeframe.field import State
 from odeframe.grid import check_times
 from odeframe.solver import StopRule
-from odeframe_plugins.gradients.dependence import (
-    Dependence,
-    autocast_state,
-    dependence,
-    random_state,
-    same_random,
-)
+from odeframe.transforms import autocast_state
+from odeframe_plugins.gradients.dependence import Dependence, dependence, random_state, same_random
 from odeframe_plugins.gradients.replay import GridSteps, Sweep, check_versions, refuse_second
 
 NAME = "reversible"

@@ -11,6 +11,7 @@ from torch import Tensor
 from odeframe import Incompatible, InvalidOption
 from odeframe.costs import LagrangeTerm
 from odeframe.flow import Flow
+from odeframe.inference import ordinary
 from odeframe.stepmap import SolverStep, State
 from odeframe.system import ControlSystem
 
@@ -151,7 +152,7 @@ def _samples(x0: Tensor) -> Tensor:
     """The states themselves; of Lightning's inference mode, a copy that autograd takes."""
     if not len(x0):
         raise InvalidOption("the residuals of optimality are means over samples: got none, expected x0 (batch, *state)")
-    return x0.clone() if x0.is_inference() else x0
+    return ordinary(x0)
 
 
 def _root_mean_square(value: Tensor) -> Tensor:
