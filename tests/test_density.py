@@ -183,16 +183,16 @@ def test_flow_matching_trains_without_a_solve(tmp_path):
     assert run.module.rule.training_step(run.module, batch).item() < 0.8 * before.item()
 
 
-def test_flow_matching_refuses_what_it_would_not_train(tmp_path):
-    for words, said in (
-        ({"control": {"name": "piecewise_constant", "pieces": 2}}, "other weights at other times"),
-        ({"costs": {"kinetic_energy": 1.0}}, "kinetic_energy"),
-    ):
-        run = odeframe.compose("cnf", SMALL, trainer="flow_matching", output=tmp_path, **words)
+def test_flow_matching_refuses_what_it_would_not_train(tmp_path, monkeypatch):
+    with pytest.raises(Incompatible, match="flow_matching' refuses a control with the trait 'piecewise'"):
+        odeframe.compose("cnf", SMALL, trainer="flow_matching", control="piecewise_constant")
+    undeclared = odeframe.compose("cnf", SMALL, trainer="flow_matching", output=tmp_path)
+    monkeypatch.setattr(undeclared.module.network.flows[0].control, "breakpoints", lambda: (0.5,))
+    costly = odeframe.compose("cnf", SMALL, trainer="flow_matching", output=tmp_path, costs={"kinetic_energy": 1.0})
+    quiet = {"enable_progress_bar": False, "logger": False, "enable_checkpointing": False}
+    for run, said in ((undeclared, "other weights at other times"), (costly, "kinetic_energy")):
         with pytest.raises(Incompatible, match=said):
-            run.fit(
-                max_epochs=1, enable_progress_bar=False, logger=False, accelerator="cpu", enable_checkpointing=False
-            )
+            run.fit(max_epochs=1, accelerator="cpu", **quiet)
     plain, dear = (
         odeframe.compose("cnf", SMALL, trainer="flow_matching", costs=c).module for c in ({}, {"weight_decay": 1.0})
     )

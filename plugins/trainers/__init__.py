@@ -15,7 +15,7 @@ PARTS = {
     "flow_matching": Part(
         "odeframe_plugins.trainers.flow_matching:FlowMatching",
         traits=("automatic", "ddp"),
-        needs=("task=density", "architecture:one_flow", "control:!time_varying"),
+        needs=("task=density", "architecture:one_flow", "control:!time_varying", "control:!piecewise"),
         summary="the field of a density by regression on straight paths, without a solve",
         source="Lipman et al. 2023, Flow Matching for Generative Modeling",
     ),
