@@ -17,7 +17,7 @@ from odeframe.errors import InvalidOption, OdeframeError, SolveFailed
 __all__ = [
     "BACKWARD",
     "Deferred",
-    "SettlesFailures",
+    "Share",
     "agree",
     "at_least_one",
     "check_finite_loss",
@@ -38,13 +38,31 @@ def several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def agree(failure: Exception | None = None) -> None:
-    """Raises on every rank where one of them has failed: one message of a byte a rank, before any message with data.
+class Share:
+    """What a rank brings to an agreement, and the mean that all take from it.
+
+    Attributes:
+        number: 0-d, of this rank; after the agreement the mean over ranks by weight, of the same type.
+        weight: of this rank's number, its samples.
+    """
+
+    def __init__(self) -> None:
+        self.number: Tensor | None = None
+        self.weight = 0.0
+
+    def put(self, number: Tensor, weight: float) -> None:
+        """Sets both."""
+        self.number, self.weight = number.detach(), weight
+
+
+def agree(failure: Exception | None = None, share: Share | None = None) -> None:
+    """Raises on every rank where one of them has failed: one message of 24 bytes a rank, before any with data.
 
     All ranks must call it the same number of times; one that fails calls it once more, in place of its next call.
 
     Args:
         failure: what went wrong on this rank.
+        share: a number that goes with the message, and becomes the mean over ranks.
 
     Raises:
         SolveFailed: the solve of a rank failed; the message has its number.
@@ -55,35 +73,45 @@ def agree(failure: Exception | None = None) -> None:
             raise failure
         return
     try:
-        _agree(failure)
+        _agree(failure, share or Share())
     except Exception as error:
         error.agreed = True  # type: ignore[attr-defined]  # a block around this call has nothing more to tell
         raise
 
 
-def _agree(failure: Exception | None) -> None:
+def _agree(failure: Exception | None, share: Share) -> None:
     rank, device = dist.get_rank(), _device()
-    flags = [torch.zeros(1, dtype=torch.uint8, device=device) for _ in range(dist.get_world_size())]
-    dist.all_gather(flags, torch.tensor([failure is not None], dtype=torch.uint8, device=device))
-    failed = torch.cat(flags).nonzero().flatten().tolist()
+    mine = torch.tensor([float(failure is not None), share.weight, 0.0], dtype=torch.float64, device=device)
+    if share.number is not None:
+        mine[2] = share.weight * share.number.to(mine)
+    every = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(every, mine)
+    flags, weights, numbers = torch.stack(every).unbind(1)
+    failed = flags.nonzero().flatten().tolist()
     if not failed:
+        if share.number is not None:
+            share.number = (numbers.sum() / weights.sum()).to(share.number)
         return
-    if len(failed) == len(flags) and failure is not None and not isinstance(failure, SolveFailed):
+    if len(failed) == len(every) and failure is not None and not isinstance(failure, SolveFailed):
         raise failure  # a wrong option is wrong everywhere
     first = failed[0]
     told: list[Any] = [_told(failure) if rank == first else None]
     dist.broadcast_object_list(told, src=first, device=device)
     text, facts = told[0]
     if facts is not None and (failure is None or isinstance(failure, SolveFailed)):
-        raise SolveFailed(f"on rank {first} of {len(flags)}, {text}", **facts) from failure
+        raise SolveFailed(f"on rank {first} of {len(every)}, {text}", **facts) from failure
     if failure is not None:
         raise failure
-    raise OdeframeError(f"rank {first} of {len(flags)} stopped, and with it all: {text}")
+    raise OdeframeError(f"rank {first} of {len(every)} stopped, and with it all: {text}")
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Within it an error of one rank is an error of all at its end; raises what :func:`agree` raises."""
+def together(share: Share | None = None) -> Iterator[None]:
+    """Within it an error of one rank is an error of all at its end; raises what :func:`agree` raises.
+
+    Args:
+        share: what is put into it within the block is the mean over ranks behind it.
+    """
     failure: Exception | None = None
     try:
         yield
@@ -91,7 +119,7 @@ def together() -> Iterator[None]:
         if not several() or getattr(error, "agreed", False):
             raise
         failure = error
-    agree(failure or BACKWARD.taken())
+    agree(failure or BACKWARD.taken(), share)
 
 
 class Deferred:
@@ -118,44 +146,13 @@ class Deferred:
         failure, self._failure = self._failure, None
         return failure
 
-    def settle(self) -> None:
+    def settle(self, share: Share | None = None) -> None:
         """Raises what :func:`agree` raises, and forgets."""
-        agree(self.taken())
+        agree(self.taken(), share)
 
 
 BACKWARD = Deferred()
-"""Failures of solves in a backward pass: the gradient is no number there, since other ranks wait for it."""
-
-
-class SettlesFailures:
-    """A Lightning module whose ranks agree on failures of evaluation and of backward solves, before they reduce.
-
-    Attributes:
-        unsettled: the failures of an epoch of evaluation.
-        network: its flows say whether their gradient solves an equation.
-        trainer: Lightning's.
-    """
-
-    unsettled: Deferred
-    network: Any
-    trainer: Any
-
-    def on_after_backward(self) -> None:
-        """Stops all ranks where the backward solve of one has failed, before the optimiser sees the gradient."""
-        if any("continuous" in flow.gradient.traits for flow in self.network.flows):
-            BACKWARD.settle()
-
-    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Stops all ranks behind the last batch where one has failed in any."""
-        trainer = self.trainer
-        sizes = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
-        if batch_idx + 1 == sizes[dataloader_idx]:
-            self.unsettled.settle()
-
-    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Likewise."""
-        if batch_idx + 1 == self.trainer.num_test_batches[dataloader_idx]:
-            self.unsettled.settle()
+"""Failures that wait for the end of the backward pass, in which other ranks wait for this one's gradient."""
 
 
 def check_finite_loss(loss: Tensor) -> None:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from odeframe.agreement import Deferred, SettlesFailures, at_least_one, check_finite_loss, together
 from odeframe.assembly import assemble, plain
 from odeframe.checkpoint import CHECKPOINT_KEY, load_weights, read_checkpoint
 from odeframe.compatibility import traits_of
@@ -23,6 +22,7 @@ from odeframe.offered import OffersTaskMethods
 from odeframe.optimizers import checked_optimizer
 from odeframe.registry import provenance, word
 from odeframe.schedule import checked_schedule, warm_cosine
+from odeframe.settling import SettlesFailures
 from odeframe.specification import DataSpec
 from odeframe.support import check_support
 from odeframe.trainer import Objective
@@ -31,7 +31,7 @@ LEARNING_RATE = 2e-3
 COUNTS = ("nfe", "nfe_backward", "accepted", "rejected")
 
 
-class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
+class FlowModule(OffersTaskMethods, SettlesFailures):
     """A network composed from words, as any Lightning ``Trainer`` takes it.
 
     Args:
@@ -100,9 +100,10 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
         self.control_costs = made.costs.control
         recorded = None if data_word is None else plain(data_word)
         if isinstance(recorded, dict):
-            self._provenance.append(_of_data(**recorded))
+            options = {name: value for name, value in recorded.items() if name != "name"}
+            self._provenance.append(provenance("data", recorded["name"], options))
         self.automatic_optimization = self.rule.automatic_optimization
-        self._rule_word, self._noise, self.unsettled = made.words["trainer"], FitNoise(), Deferred()
+        self._rule_word, self._noise = made.words["trainer"], FitNoise()
         self._choose_optimizer(optimizer, {"lr": learning_rate, **(optimizer_options or {})}, schedule)
         metrics = {stage: self.task.metrics(self.spec).clone(prefix=f"{stage}_") for stage in ("train", "val", "test")}
         self.evaluation_metrics = nn.ModuleDict({f"{stage}_metrics": each for stage, each in metrics.items()})
@@ -177,16 +178,6 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
         """Lets the rule refuse a network that it cannot train."""
         if stage == "fit":
             self.rule.setup(self)
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """One batch, by the trainer's rule; a failed solve, or a loss that is no number, stops all ranks at once."""
-        self.network.count()
-        with together():
-            self._size = at_least_one(len(self.task.split(batch)[0]))
-            loss = self.rule.training_step(self, batch)
-            check_finite_loss(loss)
-        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=self._size, sync_dist=True)
-        return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Projects the controls, and logs what the batch cost in all its passes, forward and backward."""
@@ -291,7 +282,3 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
         module = cls(**{**checkpoint["hyper_parameters"], **objects})
         load_weights(module, checkpoint["state_dict"], path)
         return module.eval()
-
-
-def _of_data(name: str, **options: Any) -> Any:
-    return provenance("data", name, options)

@@ -8,12 +8,12 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy
 from torch import Tensor, nn
 
 from odeframe import plugins
 from odeframe.agreement import missing_ranks, several
 from odeframe.errors import InvalidOption, OdeframeError
+from odeframe.settling import replicated
 
 __all__ = ["ReplicaGuard", "checksum"]
 
@@ -79,11 +79,7 @@ class ReplicaGuard(Callback):
 
     @staticmethod
     def _compare(trainer: pl.Trainer, module: nn.Module, when: str) -> None:
-        if (
-            several()
-            and isinstance(trainer.strategy, DDPStrategy)
-            and not isinstance(trainer.strategy, DeepSpeedStrategy)
-        ):
+        if several() and replicated(trainer):
             compare_values(module, when)
 
 

@@ -65,6 +65,7 @@ LAYERS = (
     (
         "optimizers",
         "fit_noise",
+        "settling",
         "checkpoint",
         "checkpoint_files",
         "module",
@@ -108,6 +109,7 @@ ONLY_IN = {
                     "cli.run",
                     "monitor",
                     "replica_guard",
+                    "settling",
                     "robustness",
                     "trial",
                 )
