@@ -59,7 +59,8 @@ class Trained(Protocol):
 class ControlTrainer(ABC):
     """A rule that improves the control of a network by one batch, as a strategy inside the Lightning module.
 
-    With ``automatic_optimization`` the rule returns a loss, and Lightning differentiates it and steps the optimiser.
+    With ``automatic_optimization`` the rule returns a loss, and Lightning differentiates it and steps the optimiser;
+    such a rule sends no message between ranks, since one that has failed is heard of behind the backward pass alone.
     Without it the rule sets gradients or parameters itself, and ends each batch with one :func:`optimizer_step`, so
     that Lightning's ``global_step`` counts batches.  Gradients that do not come from ``loss.backward()`` go through
     :func:`odeframe.reduction.reduce_gradients`, or the ranks drift apart in silence: a rule that takes this care says

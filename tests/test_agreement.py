@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 import warnings
 from datetime import timedelta
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from torch.utils.data import TensorDataset
@@ -150,6 +152,64 @@ def test_a_rank_that_hangs_is_named(tmp_path):
     kind, text, seconds = torch.load(tmp_path / "0.pt")["hang"]
     assert kind == "RuntimeError" and "rank 1 of 2 does not answer" in text and "--resume auto" in text
     assert seconds < 30
+
+
+def weighed(folder):
+    """On each rank: the mean of 1.0 by two samples and 3.0 by six."""
+    dist.init_process_group("gloo", timeout=timedelta(seconds=20))
+    share, rank = agreement.Share(), dist.get_rank()
+    with agreement.together(share):
+        share.put(torch.tensor([1.0, 3.0][rank], dtype=torch.float64, requires_grad=True), [2, 6][rank])
+    torch.save(share.number, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.timeout(60)
+def test_the_mean_that_goes_with_an_agreement_is_by_samples(tmp_path):
+    assert on_ranks(2, weighed, tmp_path) == [0, 0]
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert found.item() == 2.5 and found.dtype == torch.float64 and not found.requires_grad
+
+
+class Messages(pl.Callback):
+    """The messages of the second batch, but for those of DDP's reducer and of Lightning itself."""
+
+    def __init__(self):
+        self.sent = []
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        if index == 1:
+            for name in ("all_gather", "all_reduce", "barrier", "broadcast", "all_gather_object"):
+                setattr(dist, name, self.counted(name, getattr(dist, name)))
+
+    def counted(self, name, call):
+        def noted(*arguments, **options):
+            if "odeframe" in inspect.stack()[1].filename or name == "barrier":
+                self.sent.append(name)
+            return call(*arguments, **options)
+
+        return noted
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        self.kept = list(self.sent)
+
+
+def counted(folder):
+    """On each rank: the messages of a batch."""
+    watch = Messages()
+    engine = quiet_trainer(2, folder, callbacks=[watch], limit_train_batches=2, limit_val_batches=0)
+    model = FlowModule(SPEC.to_dict(), {"name": "neural_ode", "width": 4}, gradient="adjoint", solver="rk4")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        engine.fit(model, datamodule=Small(4))
+    torch.save(watch.kept, folder / f"{os.environ['RANK']}.pt")
+
+
+@pytest.mark.timeout(60)
+def test_a_batch_costs_one_message_beside_the_gradient(tmp_path):
+    assert on_ranks(2, counted, tmp_path) == [0, 0]
+    assert torch.load(tmp_path / "0.pt") == ["all_gather"]
 
 
 def test_one_process_raises_what_it_has_at_once():
