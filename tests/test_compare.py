@@ -19,12 +19,13 @@ import odeframe
 from odeframe import plots
 from odeframe.cli import main
 from odeframe.cli.compare import compare_arguments
+from odeframe.comparison import command
 from odeframe.comparison.execution import LocalExecutor, cell_path, read_record
 from odeframe.comparison.plan import Budget, Cell, Plan
 from odeframe.comparison.report import report
 from odeframe.comparison.runner import compare, unfinished
 from odeframe.comparison.statistics import mean, student_quantile
-from odeframe.comparison.summary import pareto_front, results_table, summarise
+from odeframe.comparison.summary import Row, pareto_front, results_table, summarise
 from odeframe.errors import Incompatible, InvalidOption, UnknownComponent
 
 EPOCH = Budget("epochs", 1)
@@ -312,6 +313,15 @@ def test_plan_is_told_and_nothing_runs(tmp_path, monkeypatch, capsys):
     status = main(["compare", "--data", "{name: two_moons, n: 40}", "--solver", "euler,verlet", "--plan"])
     assert status == 0 and "combinations x seeds: 1 x 3 = 3 cells" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("well", "status"), [(0, 1), (1, 0)])
+def test_a_comparison_in_which_no_cell_ends_well_has_status_1(well, status, tmp_path, monkeypatch, capsys):
+    rows = [Row({"solver": "euler"}, "failed", failed=3), Row({"solver": "rk4"}, "partly", seeds=well, failed=3 - well)]
+    monkeypatch.setattr(command, "compare", lambda *arguments: rows)
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "--data", "two_moons", "--solver", "euler,rk4"]) == status
+    assert ("no cell has ended well" in capsys.readouterr().err) == bool(status)
 
 
 COMMAND = [

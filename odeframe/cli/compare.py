@@ -68,7 +68,8 @@ Budget, the same for every cell; one of
 
 A comparison that was stopped, by whatever, goes on when the same line is given again: cells that have ended are files
 in DIR/cells and are not run again. A cell that fails is a row with its reason; an illegal combination is counted with
-its. Writes results.csv, cells.csv, figures/pareto.png and report.html, a page to sort and filter.
+its. Writes results.csv, cells.csv, figures/pareto.png and report.html, a page to sort and filter. Status 1 where no
+cell has ended well.
 """
 
 
@@ -218,7 +219,7 @@ def _kinds(kinds: Any) -> str:
 
 
 def run_compare(arguments: Sequence[str]) -> int:
-    """Runs the comparison and returns the exit status: 0 also where cells have failed, for they are rows.
+    """Runs the comparison and returns the exit status: 0 where some cells have failed, for they are rows; 1 where all.
 
     Raises:
         OdeframeError: the input is wrong.

@@ -22,7 +22,7 @@ WIDTH = 130
 
 
 def run(asked: Asked, command: str) -> int:
-    """Plans, runs and writes; returns the exit status.
+    """Plans, runs and writes; returns the exit status: 0 where a cell has ended well, 1 where none has.
 
     Raises:
         OdeframeError: the input is wrong.
@@ -38,11 +38,14 @@ def run(asked: Asked, command: str) -> int:
     given: Any = asked.option("output")
     folder = Path(given) if given is not None else unfinished(plan, Path("runs")) or default_output("compare")
     try:
-        compare(plan, folder, executor, console, "retry" in asked.flags, command)
+        rows = compare(plan, folder, executor, console, "retry" in asked.flags, command)
     except KeyboardInterrupt:
         print(f"interrupted; the same line goes on, or --output {folder}", file=sys.stderr)
         raise
-    return 0
+    if any(row.seeds for row in rows):
+        return 0
+    print("error: no cell has ended well; the reasons are in the table", file=sys.stderr)
+    return 1
 
 
 def _executor(asked: Asked) -> Executor:
