@@ -95,7 +95,7 @@ def cell(family: str, control: str) -> dict[str, Any]:
     """What the last round of fits measured, or why there is none."""
     try:
         odeframe.compose(**words(family, control))
-    except odeframe.Incompatible as error:
+    except odeframe.OdeframeError as error:
         return {"refused": str(error).split(". ")[0]}
     for epochs in ROUNDS:
         found = trained(family, control, epochs * FAMILIES[family].get("rounds", 1), seed=0)

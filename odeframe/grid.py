@@ -128,7 +128,8 @@ def check_jumps(jumps: Sequence[float], fractions: Sequence[float], start: float
 def _gap(ascending: Sequence[float], place: float) -> float:
     """The distance to the nearest of some numbers: many pieces meet many nodes, so each is looked for by bisection."""
     index = bisect.bisect_left(ascending, place)
-    return min(abs(place - near) for near in ascending[max(index - 1, 0) : index + 1])
+    above = ascending[index] - place if index < len(ascending) else math.inf
+    return above if index == 0 else min(above, place - ascending[index - 1])
 
 
 def _nearest_legal(places: Sequence[float], count: int) -> list[int]:

@@ -62,7 +62,8 @@ class PiecewiseConstant(Control):
 
     def on(self, t: Tensor, t_next: Tensor) -> ControlLaw:
         """The piece that holds the interval."""
-        return BlockLaw(self.blocks[piece_index(t, t_next, self.horizon, self.pieces)])  # type: ignore[arg-type]
+        blocks = self.blocks  # looked up once: a network has many steps
+        return BlockLaw(blocks[piece_index(t, t_next, self.horizon, len(blocks))])  # type: ignore[arg-type]
 
     def breakpoints(self) -> tuple[float, ...]:
         """The times between pieces."""
