@@ -15,6 +15,7 @@ from odeframe.agreement import Deferred, SettlesFailures, at_least_one, check_fi
 from odeframe.assembly import assemble, plain
 from odeframe.checkpoint import CHECKPOINT_KEY, load_weights, read_checkpoint
 from odeframe.compatibility import traits_of
+from odeframe.control import check_factor
 from odeframe.errors import InvalidOption
 from odeframe.fit_noise import FitNoise
 from odeframe.inference import without_graph
@@ -139,8 +140,7 @@ class FlowModule(OffersTaskMethods, SettlesFailures, pl.LightningModule):
         Raises:
             InvalidOption: the factor is none, or a control has no pieces.
         """
-        if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
-            raise InvalidOption(f"refined: got {factor!r}, expected a whole number of at least 1")
+        check_factor(factor, "refined")
         for flow in self.network.flows:
             flow.refine(factor)
         self.hparams["refined"] = factor * (self.hparams["refined"] or 1)

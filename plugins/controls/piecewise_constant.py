@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from odeframe import Control, InvalidOption
 from odeframe.block import Block, fresh_copy
-from odeframe.control import BlockLaw, ControlLaw
+from odeframe.control import BlockLaw, ControlLaw, check_factor
 from odeframe.drive import equal_breakpoints, piece_index
 
 
@@ -71,15 +71,15 @@ class PiecewiseConstant(Control):
 
     def refine(self, factor: int) -> None:
         """Splits every piece into ``factor`` equal ones with its values and buffers: the same function of time."""
-        if factor < 1:
-            raise InvalidOption(f"control 'piecewise_constant': refine: got factor {factor}, expected at least 1")
+        check_factor(factor, "control 'piecewise_constant': refine")
         self.blocks = nn.ModuleList(
             twin for block in self.blocks for twin in (block, *(copy.deepcopy(block) for _ in range(factor - 1)))
         )
 
     def coarsen(self, factor: int) -> None:
         """Joins ``factor`` neighbours each: their mean, with the buffers of the first."""
-        if factor < 1 or self.pieces % factor:
+        check_factor(factor, "control 'piecewise_constant': coarsen")
+        if self.pieces % factor:
             raise InvalidOption(
                 f"control 'piecewise_constant': coarsen: got factor {factor}, expected a divisor of its "
                 f"{self.pieces} pieces"
