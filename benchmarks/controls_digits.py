@@ -47,8 +47,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "fractalnet": {"architecture": {**SMALL, "columns": 2}},
 }
 """A family by the architecture that stands for it, with what makes it small."""
-ROUNDS, STOP = (6, 12), 0.955
-"""Epochs of a fit; a longer one is made where the first did not reach ``STOP`` on the validation images."""
+ROUNDS, STOP, LONGER = (6, 12), 0.955, 24
+"""Epochs of a fit; a longer one is made where the first did not reach ``STOP`` on the validation images.  What is then
+below ``REACHED`` is fitted once more for ``LONGER`` epochs, with the same seed, and the table says both."""
 
 
 def words(family: str, control: str) -> dict[str, Any]:
@@ -95,12 +96,14 @@ def cell(family: str, control: str) -> dict[str, Any]:
     """What the last round of fits measured, or why there is none."""
     try:
         odeframe.compose(**words(family, control))
-    except odeframe.Incompatible as error:
+    except odeframe.OdeframeError as error:
         return {"refused": str(error).split(". ")[0]}
     for epochs in ROUNDS:
         found = trained(family, control, epochs * FAMILIES[family].get("rounds", 1), seed=0)
         if found["val"] >= STOP:
             break
+    if found["test"] < REACHED:
+        found["longer"] = trained(family, control, LONGER * FAMILIES[family].get("rounds", 1), seed=0)
     return found
 
 
@@ -115,7 +118,13 @@ def table(cells: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
         row = [_shown(cells.get((family, control))) for family in families]
         lines.append(f"| {control} | " + " | ".join(row) + " |")
     fits = [each for each in cells.values() if "test" in each]
-    low = [f"`{family}` with {name} {each['test']:.3f}" for (family, name), each in cells.items() if _missed(each)]
+    low = [f"`{family}` with {name} {_best(each):.3f}" for (family, name), each in cells.items() if _missed(each)]
+    again = [
+        f"`{family}` with {name} {each['test']:.3f} after {each['epochs']}, {_best(each):.3f} after "
+        f"{each['longer']['epochs']}"
+        for (family, name), each in cells.items()
+        if "longer" in each
+    ]
     refused = [
         f"- `{family}` with {name}: {each['refused']}" for (family, name), each in cells.items() if "refused" in each
     ]
@@ -124,11 +133,18 @@ def table(cells: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
         f"{max(each['seconds'] for each in fits):.0f} s of the processor; {len(fits) - len(low)} reach {REACHED}"
     )
     lines[-1] += f", {len(low)} do not: {', '.join(low)}." if low else "."
+    if again:
+        lines += ["", f"With a star, below {REACHED} at first and fitted for more epochs: {'; '.join(again)}."]
     return [*lines, *(["", "Refused:", "", *refused] if refused else [])]
 
 
+def _best(found: dict[str, Any]) -> float:
+    """The accuracy of the longest fit."""
+    return float(found.get("longer", found)["test"])
+
+
 def _missed(found: dict[str, Any]) -> bool:
-    return "test" in found and found["test"] < REACHED
+    return "test" in found and _best(found) < REACHED
 
 
 def _shown(found: dict[str, Any] | None) -> str:
@@ -136,7 +152,8 @@ def _shown(found: dict[str, Any] | None) -> str:
         return "not run"
     if "refused" in found:
         return "refused"
-    return f"**{found['test']:.3f}**" if _missed(found) else f"{found['test']:.3f}"
+    shown = f"{_best(found):.3f}" + ("*" if "longer" in found else "")
+    return f"**{shown}**" if _missed(found) else shown
 
 
 def main() -> None:

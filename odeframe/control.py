@@ -178,6 +178,16 @@ class _BoundSolver:
         return self._law.call_solver("reverse_step", *args)
 
 
+def check_factor(factor: Any, what: str) -> None:
+    """Refuses what is no factor to refine or to coarsen by.
+
+    Raises:
+        InvalidOption: it is no whole number of at least 1; ``what`` begins the message.
+    """
+    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
+        raise InvalidOption(f"{what}: got factor {factor!r}, expected a whole number of at least 1")
+
+
 class Control(nn.Module, ABC):
     """How weights depend on depth, and on the state.
 
@@ -228,6 +238,11 @@ class Control(nn.Module, ABC):
     def breakpoints(self) -> tuple[float, ...]:
         """Times where the control jumps."""
         return ()
+
+    @property
+    def refinable(self) -> bool:
+        """Whether there are pieces, or functions, that :meth:`refine` makes more of."""
+        return type(self).refine is not Control.refine
 
     def refine(self, factor: int) -> None:
         """Gives the control ``factor`` times as many pieces without changing the function it is.

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import nn
+from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from odeframe.errors import DataError, InvalidOption
@@ -152,6 +154,12 @@ def specification(data: object) -> DataSpec:
             "`spec` is an odeframe.DataSpec"
         )
     return spec
+
+
+def in_dtype_of(module: nn.Module, batch: Any) -> Any:
+    """A batch with its floating-point tensors in the dtype of the module's, as ``precision: 64-true`` gives them."""
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+    return tree_map(lambda item: item.to(dtype) if torch.is_tensor(item) and item.is_floating_point() else item, batch)
 
 
 def check_finite(name: str, split: str, data: Dataset) -> None:

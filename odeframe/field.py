@@ -248,7 +248,8 @@ class FlowField(Field):
 
     def on(self, t: Tensor, t_next: Tensor, step: int = 0) -> Law:
         """Control, drive and noise of one interval."""
-        drive, context = None, tuple[Tensor, ...]()
+        drive = None
+        context: tuple[Tensor, ...] = ()
         if self.drive is not None:
             drive, context = self.drive.on(t, t_next), self.drive.tensors_on(t, t_next)
         noise = None if self.noise is None else self.noise.on(step)

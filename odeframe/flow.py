@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from odeframe.block import Block
 from odeframe.compatibility import check
-from odeframe.control import Control
+from odeframe.control import Control, check_factor
 from odeframe.drive import Drive, as_drive
 from odeframe.dynamics import as_dynamics, observed, sleeping, takes_keyword
 from odeframe.errors import Incompatible, InvalidOption, SolveFailed
@@ -236,15 +236,17 @@ class Flow(nn.Module):
 
     def refine(self, factor: int) -> None:
         """``factor`` times as many pieces of the same control, and as many steps; an optimiser must be built anew."""
+        check_factor(factor, "refine")
         self.control.refine(factor)
         if isinstance(self.solver, StepSolver) and self.solver.dt is None:
             self.solver.steps = (self.solver.steps or DEFAULT_STEPS) * factor
 
     def coarsen(self, factor: int) -> None:
         """``factor`` times fewer pieces and steps: the inverse of :meth:`refine`, or the nearest control."""
+        check_factor(factor, "coarsen")
         solver = self.solver if isinstance(self.solver, StepSolver) and self.solver.dt is None else None
         steps = (solver.steps or DEFAULT_STEPS) if solver is not None else factor
-        if factor < 1 or steps % factor:
+        if steps % factor:
             raise InvalidOption(f"coarsen: got factor {factor}, expected a divisor of the solver's {steps} steps")
         self.control.coarsen(factor)
         if solver is not None:

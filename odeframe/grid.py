@@ -98,7 +98,8 @@ def make_grid(times: Tensor, breakpoints: Sequence[float], steps: int | None, dt
         spacing = [b - a for a, b in itertools.pairwise(values)]
     where = {o: i for i, (_, o) in enumerate(marks) if o is not None}
     places = [(j - start) / span for j in jumps]
-    restart = frozenset(i for i, (f, _) in enumerate(marks) if places and _gap(places, f) <= TOLERANCE)
+    exact = set(places)
+    restart = frozenset(i for i, (f, _) in enumerate(marks) if f in exact or (exact and _gap(places, f) <= TOLERANCE))
     return Grid(tuple(nodes), tuple(spacing), tuple(where[o] for o in range(len(plain))), restart)
 
 
@@ -113,9 +114,10 @@ def default_count(jumps: Sequence[float], start: float, span: float) -> int:
 
 def check_jumps(jumps: Sequence[float], fractions: Sequence[float], start: float, span: float) -> None:
     """Raises where a breakpoint is not a node."""
+    exact = set(fractions)  # what most of them are: no look at their neighbours is needed
     for jump in jumps:
         place = (jump - start) / span
-        if _gap(fractions, place) > TOLERANCE * 10:
+        if place not in exact and _gap(fractions, place) > TOLERANCE * 10:
             count = len(fractions) - 1
             legal = _nearest_legal([(j - start) / span for j in jumps], count)
             advice = f"use steps={' or steps='.join(map(str, legal))}" if legal else "choose another horizon"
@@ -128,7 +130,8 @@ def check_jumps(jumps: Sequence[float], fractions: Sequence[float], start: float
 def _gap(ascending: Sequence[float], place: float) -> float:
     """The distance to the nearest of some numbers: many pieces meet many nodes, so each is looked for by bisection."""
     index = bisect.bisect_left(ascending, place)
-    return min(abs(place - near) for near in ascending[max(index - 1, 0) : index + 1])
+    above = ascending[index] - place if index < len(ascending) else math.inf
+    return above if index == 0 else min(above, place - ascending[index - 1])
 
 
 def _nearest_legal(places: Sequence[float], count: int) -> list[int]:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from odeframe.assembly import assemble, plain
 from odeframe.checkpoint import CHECKPOINT_KEY, load_weights, read_checkpoint
 from odeframe.compatibility import traits_of
+from odeframe.control import check_factor
 from odeframe.errors import InvalidOption
 from odeframe.fit_noise import FitNoise
 from odeframe.inference import without_graph
@@ -140,8 +141,7 @@ class FlowModule(OffersTaskMethods, SettlesFailures):
         Raises:
             InvalidOption: the factor is none, or a control has no pieces.
         """
-        if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
-            raise InvalidOption(f"refined: got {factor!r}, expected a whole number of at least 1")
+        check_factor(factor, "refined")
         for flow in self.network.flows:
             flow.refine(factor)
         self.hparams["refined"] = factor * (self.hparams["refined"] or 1)

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import move_data_to_device, rank_zero_only
 from odeframe.callbacks import best_and_last
 from odeframe.checkpoint import check_data, load_weights, read_checkpoint
 from odeframe.checkpoint_files import with_whole_files
-from odeframe.data import DataModule, specification
+from odeframe.data import DataModule, in_dtype_of, specification
 from odeframe.errors import CheckpointError, InvalidOption, OdeframeError
 from odeframe.module import FlowModule
 from odeframe.replica_guard import ReplicaGuard
@@ -142,7 +142,7 @@ class Run:
         if type(task).draw is Task.draw:
             return []
         self.data.setup("test")
-        batch = move_data_to_device(next(iter(self.data.test_dataloader())), module.device)
+        batch = move_data_to_device(in_dtype_of(module, next(iter(self.data.test_dataloader()))), module.device)
         training = module.training
         try:
             return task.draw(module.eval().network, batch, output_folder(self.output / "figures"))

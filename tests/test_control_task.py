@@ -328,6 +328,13 @@ def test_command_line_words_are_enough(tmp_path, capsys):
     assert isinstance(module.network.flows[0].dynamics, ControlSystem)
 
 
+def test_picture_of_a_module_in_double_precision(tmp_path):
+    """Data are float32: ``precision: 64-true`` turns the batches of a fit, and the picture after it needs the same."""
+    made = odeframe.compose("controlled_system", {"name": "linear_quadratic", "n": 20}, control=LINEAR)
+    run = odeframe.Run(made.module.double(), made.data, tmp_path)
+    assert [path.name for path in run.draw()] == ["control.png"]
+
+
 class Drift(ControlSystem):
     """A user's own system, of which nothing is registered."""
 

@@ -69,6 +69,32 @@ class TestInput:
         torch.testing.assert_close(flow(x0), math.exp((-0.5 + 0.75) / 2) * x0, rtol=1e-5, atol=0)
         assert flow.control.breakpoints() == (0.5,)
 
+    def test_a_gain_schedule_is_refined_and_coarsened_with_the_steps(self):
+        """The flow of knots at every other end of a step is the same with knots at each, and back."""
+        word = {"name": "feedback", "hidden": 0, "width": 2, "gains": {"name": "piecewise_linear", "pieces": 4}}
+        flow, x0 = Flow(Integrator(), word, RK4), torch.randn(4, 2)
+        set_gains(flow, [-2.0, 1.0, 0.5, 0.0, -1.0])
+        before = flow(x0)
+        flow.refine(2)
+        assert flow.control.breakpoints() == tuple(k / 8 for k in range(1, 8)) and flow.control.pieces == 8
+        torch.testing.assert_close(flow(x0), before, rtol=1e-5, atol=0)
+        flow.coarsen(2)
+        torch.testing.assert_close(flow(x0), before, rtol=1e-12, atol=1e-12)
+        flow.coarsen(4)
+        assert flow.control.pieces == 1 and flow.solver.steps == 5 and bool(flow(x0).isfinite().all())
+
+    def test_what_only_the_gains_cannot_do_changes_nothing(self):
+        word = {"name": "feedback", "width": 2, "of": "piecewise_constant"}
+        gains = {"name": "piecewise_linear", "pieces": 4}
+        flow = Flow(Integrator(), {**word, "gains": gains}, {"name": "rk4", "steps": 8})
+        with pytest.raises(InvalidOption, match="got factor 8, expected a divisor of 4 pieces"):
+            flow.coarsen(8)
+        assert flow.control.open_loop.pieces == flow.solver.steps == 8
+        plain = Flow(Integrator(), {"name": "feedback", "width": 2}, RK4)
+        with pytest.raises(InvalidOption, match="no pieces to refine"):
+            plain.refine(2)
+        assert not plain.control.refinable and flow.control.refinable
+
     def test_size_as_an_option(self):
         class Pushed(Dynamics):
             def forward(self, t, x, u=None):

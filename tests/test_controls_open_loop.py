@@ -253,6 +253,15 @@ class TestRefinement:
             flow.control.refine(3)
             torch.testing.assert_close(flow(x0), before, rtol=0, atol=1e-6)
 
+    @pytest.mark.parametrize("factor", [0, -1, 2.0, "2", None, True])
+    @pytest.mark.parametrize("name", ["piecewise_constant", "piecewise_linear"])
+    def test_a_factor_is_a_whole_number(self, name, factor):
+        flow = Flow(Layer(), name, RK4)
+        for change in (flow.refine, flow.coarsen, flow.control.refine, flow.control.coarsen):
+            with pytest.raises(InvalidOption, match="expected a whole number of at least 1"):
+                change(factor)
+        assert flow.solver.steps == flow.control.pieces == 8, "nothing was changed"
+
     def test_a_series_is_cut_where_it_is_coarsened(self):
         flow = Flow(Layer(), {"name": "galerkin", "degree": 3, "init": "reset"}, RK4)
         first = [p.detach().clone() for p in flow.control.coefficients[1]]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from odeframe import Control, Incompatible, InvalidOption
 from odeframe.block import Block, empty, fresh_copy
-from odeframe.control import ControlLaw, FunctionalLaw
+from odeframe.control import ControlLaw, FunctionalLaw, check_factor
 from odeframe.drive import equal_breakpoints, piece_index
 from odeframe_plugins.controls.bases import Basis, transfer
 
@@ -92,13 +92,13 @@ class BasisControl(Control):
 
     def refine(self, factor: int) -> None:
         """The same function in a basis with ``factor`` times as many pieces, or functions."""
-        if factor < 1:
-            raise InvalidOption(f"control {self.word!r}: refine: got factor {factor}, expected at least 1")
+        check_factor(factor, f"control {self.word!r}: refine")
         self.change(self.basis.refined(factor))
 
     def coarsen(self, factor: int) -> None:
         """The nearest function, in least squares over depth, with ``factor`` times fewer pieces, or functions."""
-        basis = self.basis.coarsened(factor) if factor >= 1 else None
+        check_factor(factor, f"control {self.word!r}: coarsen")
+        basis = self.basis.coarsened(factor)
         if basis is None:
             parts = f"{self.basis.pieces} pieces" if self.basis.pieces > 1 else f"{self.basis.count} basis functions"
             raise InvalidOption(f"control {self.word!r}: coarsen: got factor {factor}, expected a divisor of {parts}")

@@ -101,6 +101,11 @@ class Constrained(Control):
 
         return FunctionalLaw(law.block, mapped, law.module, t, law.steady)
 
+    @property
+    def refinable(self) -> bool:
+        """As the control underneath."""
+        return self.inner.refinable
+
     def refine(self, factor: int) -> None:
         """Refines the control underneath."""
         self.inner.refine(factor)

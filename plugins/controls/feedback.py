@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from contextlib import ExitStack
@@ -165,8 +166,8 @@ class Feedback(Control):
 
     @property
     def pieces(self) -> int:
-        """Those of the open-loop control."""
-        return self.open_loop.pieces
+        """The parts of the horizon in which neither the open-loop control nor the gains jump."""
+        return len(self.breakpoints()) + 1
 
     def breakpoints(self) -> tuple[float, ...]:
         """Those of the open-loop control and of the gains."""
@@ -176,13 +177,27 @@ class Feedback(Control):
         """Both controls on an interval."""
         return FeedbackLaw(self.open_loop.on(t, t_next), self.gains.on(t, t_next), self._layers, self._channels)
 
+    @property
+    def refinable(self) -> bool:
+        """Whether one of the two controls is."""
+        return self.open_loop.refinable or self.gains.refinable
+
     def refine(self, factor: int) -> None:
-        """Refines the open-loop control."""
-        self.open_loop.refine(factor)
+        """Refines the open-loop control and the gains, each where it has pieces."""
+        for control in self._in_pieces():
+            control.refine(factor)
 
     def coarsen(self, factor: int) -> None:
-        """Coarsens the open-loop control."""
-        self.open_loop.coarsen(factor)
+        """Coarsens them, or neither: a rehearsal on copies raises before anything is changed."""
+        controls = self._in_pieces()
+        for control in controls[1:]:
+            copy.deepcopy(control).coarsen(factor)
+        for control in controls:
+            control.coarsen(factor)
+
+    def _in_pieces(self) -> list[Control]:
+        both = [control for control in (self.open_loop, self.gains) if control.refinable]
+        return both or [self.open_loop]  # which says that it has none
 
     def project(self) -> None:
         """Projects both controls."""

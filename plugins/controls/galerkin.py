@@ -44,7 +44,8 @@ class Galerkin(BasisControl):
             raise InvalidOption(f"control 'galerkin': option basis: got {basis!r}, expected one of {', '.join(BASES)}")
         if degree < (1 if basis == "bspline" else 0):
             raise InvalidOption(
-                f"control 'galerkin': option degree: got {degree}, expected at least 1 (or 0: constant)"
+                f"control 'galerkin': option degree: got {degree}, expected at least 0; of a B-spline 1, as its "
+                "degree 0 is control='piecewise_constant'"
             )
         if intervals is not None and (basis != "bspline" or intervals < 1):
             raise InvalidOption(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from odeframe import Control, InvalidOption
 from odeframe.block import Block, fresh_copy
-from odeframe.control import BlockLaw, ControlLaw
+from odeframe.control import BlockLaw, ControlLaw, check_factor
 from odeframe.drive import equal_breakpoints, piece_index
 
 
@@ -62,7 +62,8 @@ class PiecewiseConstant(Control):
 
     def on(self, t: Tensor, t_next: Tensor) -> ControlLaw:
         """The piece that holds the interval."""
-        return BlockLaw(self.blocks[piece_index(t, t_next, self.horizon, self.pieces)])  # type: ignore[arg-type]
+        blocks = self.blocks  # looked up once: a network has many steps
+        return BlockLaw(blocks[piece_index(t, t_next, self.horizon, len(blocks))])  # type: ignore[arg-type]
 
     def breakpoints(self) -> tuple[float, ...]:
         """The times between pieces."""
@@ -70,15 +71,15 @@ class PiecewiseConstant(Control):
 
     def refine(self, factor: int) -> None:
         """Splits every piece into ``factor`` equal ones with its values and buffers: the same function of time."""
-        if factor < 1:
-            raise InvalidOption(f"control 'piecewise_constant': refine: got factor {factor}, expected at least 1")
+        check_factor(factor, "control 'piecewise_constant': refine")
         self.blocks = nn.ModuleList(
             twin for block in self.blocks for twin in (block, *(copy.deepcopy(block) for _ in range(factor - 1)))
         )
 
     def coarsen(self, factor: int) -> None:
         """Joins ``factor`` neighbours each: their mean, with the buffers of the first."""
-        if factor < 1 or self.pieces % factor:
+        check_factor(factor, "control 'piecewise_constant': coarsen")
+        if self.pieces % factor:
             raise InvalidOption(
                 f"control 'piecewise_constant': coarsen: got factor {factor}, expected a divisor of its "
                 f"{self.pieces} pieces"
