@@ -20,8 +20,7 @@ from odeframe.specification import NetworkSpec
 STAGES = ((16, 20), (32, 10), (64, 8), (128, 6), (256, 6), (400, 10))
 """Items, and how often each digit is seen with so many."""
 
-GATED = {"name": "antisymmetric_rnn", "gated": True, "step": 0.5, "gamma": 0.0, "width": 64}
-PLAIN = {"name": "antisymmetric_rnn", "step": 1.0, "width": 64}
+ANTISYMMETRIC = {"gated": True, "gamma": 0.0, "width": 64}
 
 
 class LSTM(nn.Module):
@@ -36,14 +35,14 @@ class LSTM(nn.Module):
         return self.head(self.cells(x)[0][:, -1])
 
 
-def network(name: str, length: int) -> nn.Module:
+def network(name: str, length: int, step: float) -> nn.Module:
     """The network for sequences of so many items."""
     if name == "lstm":
         return LSTM()
     spec = NetworkSpec((length, 8), (10,))
     if name == "gated":
-        return build("architecture", **GATED).build(spec)
-    return build("architecture", **PLAIN).build(spec, dynamics="elman_cell")
+        return build("architecture", "antisymmetric_rnn", step=step, **ANTISYMMETRIC).build(spec)
+    return build("architecture", "antisymmetric_rnn", step=1.0, width=64).build(spec, dynamics="elman_cell")
 
 
 def train(model: nn.Module, length: int, copies: int, rate: float) -> float:
@@ -88,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", default="gated,plain,lstm")
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--step", type=float, default=0.5, help="of the antisymmetric network")
     parser.add_argument("--rate", type=float, default=0.01)
     parser.add_argument("--direct", action="store_true", help="on 400 items from the start, for as many items in all")
     given = parser.parse_args()
@@ -97,9 +97,9 @@ def main() -> None:
     for name in given.networks.split(","):
         for seed in map(int, given.seeds.split(",")):
             torch.manual_seed(seed)
-            model, start = network(name, stages[0][0]), time.process_time()
+            model, start = network(name, stages[0][0], given.step), time.process_time()
             for length, copies in stages:
-                model, before = network(name, length), model
+                model, before = network(name, length, given.step), model
                 model.load_state_dict(before.state_dict())
                 loss = train(model, length, copies, given.rate)
                 print(
