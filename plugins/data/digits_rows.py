@@ -80,7 +80,7 @@ class DigitsRows(Digits):
         """The three tensor data sets; that for training has the copies one after the other."""
         sets = super().load()
         if self.copies > 1:
-            x, y = sets["train"].tensors
+            x, y = sets["train"][:]
             drawn = [x, *(self.with_other_noise(x, copy) for copy in range(1, self.copies))]
             sets["train"] = TensorDataset(torch.cat(drawn), y.repeat(self.copies))
         return sets
