@@ -95,6 +95,39 @@ def parabolic(axes: Axes) -> None:
     axes.set(title="parabolic and hyperbolic", xlabel="block", ylabel="distance of two states")
 
 
+def hyperbolic(axes: Axes) -> None:
+    """Phase portrait of one feature: closed curves, since ``|x'|^2 / 2 + log cosh(k x + b)`` is kept."""
+    step = 0.1
+    flow = flow_of({"name": "hyperbolic", "width": 1, "blocks": 400, "step": step}, 1, control="constant")
+    with torch.no_grad():
+        for parameter, value in zip(flow.parameters(), (1.0, 0.0), strict=True):
+            parameter.fill_(value)
+    for radius in (0.5, 1.0, 1.5, 2.0):
+        x = path(flow, torch.tensor([[radius]], dtype=torch.float64), 400)[:, 0, 0]
+        axes.plot(x[1:-1], (x[2:] - x[:-2]) / (2 * step), lw=1)
+    axes.set(title="hyperbolic: energy is kept", xlabel="$x$", ylabel="$dx/dt$")
+
+
+def leapfrog(axes: Axes) -> None:
+    """The error of the end by the number of blocks, for this start from rest and for ``x_{-1} = x_0``."""
+    torch.manual_seed(0)
+    block = build("dynamics", "symmetric_mlp", width=8).double()
+    x0, zero, length = torch.randn(4, 8, dtype=torch.float64), torch.zeros((), dtype=torch.float64), 2.0
+    depths = [10, 30, 100, 300, 1000]
+    flows = {n: Flow(block, solver={"name": "leapfrog", "steps": n}, horizon=(0.0, length)) for n in (*depths, 20000)}
+    with torch.no_grad():
+        exact = flows[20000](x0)
+        ours, published = [float((flows[n](x0) - exact).norm()) for n in depths], []
+        for n in depths:
+            before = x = x0
+            for _ in range(n):
+                before, x = x, 2 * x - before + (length / n) ** 2 * block(zero, x)
+            published.append(float((x - exact).norm()))
+    axes.loglog(depths, published, ".-", label="from $x_{-1} = x_0$: order 1")
+    axes.loglog(depths, ours, ".-", label="from rest: order 2")
+    axes.set(title="leapfrog: a flow of length 2", xlabel="blocks", ylabel="error of the end")
+
+
 def imexnet(axes: Axes) -> None:
     """What one pixel of the output sees of the input after one layer."""
     torch.manual_seed(0)
@@ -190,6 +223,8 @@ PICTURES: dict[str, Callable[[Axes], None]] = {
     "hamiltonian": hamiltonian,
     "midpoint": midpoint,
     "parabolic": parabolic,
+    "hyperbolic": hyperbolic,
+    "leapfrog": leapfrog,
     "imexnet": imexnet,
     "augmented_neural_ode": augmented,
     "second_order_ode": second_order,

@@ -116,6 +116,21 @@ def test_digits_rows_are_the_digits_and_noise_after_them() -> None:
             build("data", "digits_rows", **{option: value})
 
 
+def test_copies_of_a_digit_differ_in_their_noise_alone() -> None:
+    once, thrice = (build("data", "digits_rows", length=10, per_step=8, limit=50, copies=n) for n in (1, 3))
+    (x, y), (copied, labels) = (each.dataset("train").tensors for each in (once, thrice))
+    first, *others = copied.chunk(3)
+    assert torch.equal(first, x) and torch.equal(labels, torch.cat([y, y, y]))
+    assert all(torch.equal(other[:, :8], x[:, :8]) for other in others)
+    noise = copied[:, 8:]
+    assert noise.unique().numel() == noise.numel() and abs(float(noise.std()) - 1) < 0.1
+    for split in ("val", "test"):
+        assert torch.equal(once.dataset(split).tensors[0], thrice.dataset(split).tensors[0])
+    for options in ({"copies": 0, "length": 10}, {"copies": 2}):
+        with pytest.raises(InvalidOption, match="copies"):
+            build("data", "digits_rows", per_step=8, **options)
+
+
 @pytest.mark.parametrize("accuracy", [1, 2])
 def test_kernels_have_the_moments_of_their_derivatives(accuracy: int) -> None:
     torch.manual_seed(0)

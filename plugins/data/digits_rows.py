@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch.utils.data import Dataset, TensorDataset
 
 from odeframe.errors import InvalidOption
 from odeframe.specification import DataSpec
@@ -16,6 +18,7 @@ class DigitsRows(Digits):
 
     After the ``64 / per_step`` items of the picture come ``length - 64 / per_step`` items of standard normal noise,
     drawn once by ``seed``: what has been read must be kept through them.  Pixels are standardised as in ``digits``.
+    A network with enough weights learns the noise of each digit in place of the digit; ``copies`` is against that.
 
     Args:
         batch_size: samples a batch and a rank.
@@ -24,6 +27,7 @@ class DigitsRows(Digits):
         per_step: pixels an item, a divisor of 64; 8 is a row of the picture.
         limit: keep the first so many of the shuffled training samples; default all.
         seed: of the noise.
+        copies: how many times each training digit is in the set, each time with other noise.
 
     Raises:
         InvalidOption: where an option is outside its range.
@@ -41,6 +45,7 @@ class DigitsRows(Digits):
         per_step: int = 1,
         limit: int | None = None,
         seed: int = 0,
+        copies: int = 1,
     ) -> None:
         super().__init__(batch_size, num_workers, limit=limit)
         if per_step < 1 or 64 % per_step:
@@ -53,6 +58,12 @@ class DigitsRows(Digits):
         if seed < 0:
             raise InvalidOption(f"data 'digits_rows', option seed: got {seed}, expected an integer >= 0")
         self.length, self.per_step, self.seed = length or items, per_step, seed
+        if copies < 1 or (copies > 1 and self.length == items):
+            raise InvalidOption(
+                f"data 'digits_rows', option copies: got {copies}, expected at least 1, and 1 where length="
+                f"{self.length} has no noise to draw anew"
+            )
+        self.copies = copies
 
     def specify(self) -> DataSpec:
         """Ten classes, ``(length, per_step)``."""
@@ -64,6 +75,21 @@ class DigitsRows(Digits):
             task="classification",
             class_names=tuple("0123456789"),
         )
+
+    def load(self) -> dict[str, Dataset]:
+        """The three tensor data sets; that for training has the copies one after the other."""
+        sets = super().load()
+        if self.copies > 1:
+            x, y = sets["train"][:]
+            drawn = [x, *(self.with_other_noise(x, copy) for copy in range(1, self.copies))]
+            sets["train"] = TensorDataset(torch.cat(drawn), y.repeat(self.copies))
+        return sets
+
+    def with_other_noise(self, x: torch.Tensor, copy: int) -> torch.Tensor:
+        """The same digits ``(samples, length, per_step)`` with the noise of the copy of this number."""
+        items, generator = 64 // self.per_step, np.random.default_rng((self.seed, copy))
+        noise = generator.standard_normal((len(x), self.length - items, self.per_step), dtype=np.float32)
+        return torch.cat([x[:, :items], torch.from_numpy(noise)], dim=1)
 
     def shaped(self, images: np.ndarray) -> np.ndarray:
         """Items of the picture, then noise: ``(samples, length, per_step)``."""
