@@ -72,7 +72,7 @@ class Trial:
     def size(self, delta: Tensor, z: Tensor) -> Tensor:
         """The root mean square of a correction over tolerance, ``(batch,)``."""
         ratio = stage_columns(delta) / self.scale
-        return torch.linalg.vector_norm(ratio, dim=(1, 2)) / ratio[0].numel() ** 0.5
+        return torch.linalg.vector_norm(ratio, dim=(1, 2)) / (ratio.shape[1] * ratio.shape[2]) ** 0.5
 
     def smooth(self, error: Tensor, coupling: Coupling) -> Tensor:
         """``(I - dt gamma J)^-1 error``, ``gamma`` the real eigenvalue of ``A``: bounded where ``dt J`` is not."""
