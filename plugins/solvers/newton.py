@@ -194,17 +194,18 @@ def iterate(
     """
     done = np.zeros(z.shape[0], dtype=bool)
     lost, before, spent, k = done, None, np.zeros(z.shape[0], dtype=int), 0
-    rate = np.zeros(z.shape[0])
+    rate, united = np.zeros(z.shape[0]), True
     with np.errstate(all="ignore"):
         while k < limit and not (done | lost).all():
             delta = corrector.correct(z)
             length = size(delta, z).double().cpu().numpy()  # the one transfer of an iteration: decisions are the host's
-            if k < 2 and (plain := together(length, before, tolerance)) is not None:
-                z, spent, before, k = z + delta, spent + 1, length, k + 1
-                if k == 2:
-                    return Outcome(z, ~done, plain, spent)
+            if united and (contractions := together(length, before, tolerance)) is not None:
+                z, spent, k = z + delta, spent + 1, k + 1
+                if before is not None:
+                    return Outcome(z, ~done, contractions, spent)
+                before = length
                 continue
-            moving, k = ~(done | lost), k + 1
+            moving, united, k = ~(done | lost), False, k + 1
             failing = ~np.isfinite(length)
             near = length == 0
             if before is not None:
@@ -228,9 +229,9 @@ def iterate(
 def together(
     length: npt.NDArray[np.float64], before: npt.NDArray[np.float64] | None, tolerance: float
 ) -> npt.NDArray[np.float64] | None:
-    """The contractions, where the first correction moves all samples, or the second makes all of them converge.
+    """The contractions, where the first correction moves all samples, or the second makes all converge; else ``None``.
 
-    So nearly all iterations go; what they decide is the same as in general, in fewer operations.
+    So nearly all iterations go: the same decisions as in general, in fewer operations.
     """
     if before is None:
         return length if length.min() > 0 and length.max() < np.inf else None
