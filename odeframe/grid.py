@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -48,13 +49,13 @@ def check_times(times: Any) -> Tensor:
             f"times: got shape {tuple(values.shape)} of {values.dtype}, expected real numbers of shape (num_times,)"
         )
     values = values.to(torch.float64).cpu()
-    plain = values.detach()
-    if not bool(torch.isfinite(plain).all()):
-        raise InvalidOption(f"times: got non-finite values {plain.tolist()}")
-    steps = plain.diff()
-    if not (bool((steps > 0).all()) or bool((steps < 0).all())):
+    plain = values.detach().tolist()
+    if not all(map(math.isfinite, plain)):
+        raise InvalidOption(f"times: got non-finite values {plain}")
+    pairs = list(itertools.pairwise(plain))
+    if not (all(a < b for a, b in pairs) or all(a > b for a, b in pairs)):
         raise InvalidOption(
-            f"times: got {_short(plain.tolist())}, expected strictly increasing or strictly decreasing times without "
+            f"times: got {_short(plain)}, expected strictly increasing or strictly decreasing times without "
             "repetition; sort them and drop the duplicates"
         )
     return values
@@ -94,13 +95,20 @@ def make_grid(times: Tensor, breakpoints: Sequence[float], steps: int | None, dt
         spacing: list[Any] = [b - a for a, b in itertools.pairwise(nodes)]
     else:
         values = [plain[o] if o is not None else start + span * f for f, o in marks]
-        nodes = list(torch.tensor(values, dtype=torch.float64).unbind())
+        nodes = list(nodes_at(tuple(values)))
         spacing = [b - a for a, b in itertools.pairwise(values)]
     where = {o: i for i, (_, o) in enumerate(marks) if o is not None}
     places = [(j - start) / span for j in jumps]
     exact = set(places)
     restart = frozenset(i for i, (f, _) in enumerate(marks) if f in exact or (exact and _gap(places, f) <= TOLERANCE))
     return Grid(tuple(nodes), tuple(spacing), tuple(where[o] for o in range(len(plain))), restart)
+
+
+@functools.lru_cache(maxsize=16)  # a flow walks the same grid again and again
+@torch.inference_mode(False)  # what is kept serves a later solve with a graph too
+def nodes_at(values: tuple[float, ...]) -> tuple[Tensor, ...]:
+    """Numbers as 0-d times."""
+    return tuple(torch.tensor(values, dtype=torch.float64).unbind())
 
 
 def default_count(jumps: Sequence[float], start: float, span: float) -> int:

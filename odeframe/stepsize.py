@@ -1,10 +1,11 @@
-"""How long the next step is: the controller and the first step, for numbers and for a tensor of samples alike."""
+"""How long the next step is: the controller and the first step, for one number and for those of samples alike."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,8 +45,8 @@ class StepController:
         now, last, before = (_clip(r, LEAST, None) for r in (ratio, last, before))
         p = self.powers
         factor = _clip(self.factor * now ** p[0] * last ** p[1] * before ** p[2], SHRINK, GROW)
-        if torch.is_tensor(factor):
-            return torch.where(may_grow, factor, factor.clamp(max=1.0))
+        if isinstance(factor, np.ndarray):
+            return np.where(may_grow, factor, np.minimum(factor, 1.0))
         return factor if may_grow else min(1.0, factor)
 
     def after_reject(self, ratio: Any) -> Any:
@@ -54,10 +55,9 @@ class StepController:
 
 
 def _clip(value: Any, low: float | None, high: float | None) -> Any:
-    if torch.is_tensor(value):
-        return value.clamp(low, high)
-    value = value if low is None else max(value, low)
-    return value if high is None else min(value, high)
+    most, least = (np.maximum, np.minimum) if isinstance(value, np.ndarray) else (max, min)
+    value = value if low is None else most(value, low)
+    return value if high is None else least(value, high)
 
 
 def first_step(

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,6 +21,11 @@ def _plain(x: Tensor) -> Tensor:
     while _functorch.is_functorch_wrapped_tensor(x):
         x = _functorch.get_unwrapped(x)
     return x
+
+
+def on_host(x: Tensor) -> npt.NDArray[Any]:
+    """The values of a tensor, for decisions of the host."""
+    return np.array(x.tolist()) if transforming() else x.detach().cpu().numpy()
 
 
 def batched(x: Tensor) -> bool:

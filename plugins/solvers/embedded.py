@@ -13,7 +13,7 @@ from odeframe.adaptive import Attempt
 from odeframe.solver import Memory
 from odeframe_plugins.solvers import dop853, tableaus
 from odeframe_plugins.solvers.dopri8 import DOPRI8, DOPRI8_DENSE
-from odeframe_plugins.solvers.tableau import Number, Stages, Tableau, Weights, combine, sparse, total
+from odeframe_plugins.solvers.tableau import Number, Stages, Tableau, Weights, combine, scaled, sparse, total
 
 
 class EmbeddedRungeKutta(AdaptiveSolver):
@@ -103,11 +103,6 @@ class EmbeddedRungeKutta(AdaptiveSolver):
         apart = norm((attempt.x - other) / scale)
         tiny = torch.finfo(apart.dtype).tiny
         return norm(scaled(attempt.stages[-1] - slope, dt) / scale) / apart.clamp(min=tiny)
-
-
-def scaled(x: Tensor, dt: Any) -> Tensor:
-    """``dt x``, with a length for each sample where there is one."""
-    return combine(torch.zeros_like(x), dt, ((0, 1.0),), [x]) if torch.is_tensor(dt) else x * dt
 
 
 def _polynomial(coefficients: list[float], theta: Any) -> Any:

@@ -25,7 +25,7 @@ def resolve(kind: Kind, x: Tensor) -> Kind:
     """The iteration for a state ``(batch, *state)``: ``auto`` is exact for small states and matrix-free for large."""
     if kind != "auto":
         return kind
-    return "exact" if x[:1].numel() <= EXACT_UP_TO else "krylov"
+    return "exact" if x.numel() <= EXACT_UP_TO * len(x) else "krylov"
 
 
 class Corrector(Protocol):
@@ -66,7 +66,8 @@ class SimplifiedNewton:
         else:
             residual = system.iterated(z) - z
         assert self._factors is not None
-        return self._factors.solve(stage_columns(residual)).reshape(z.shape)
+        delta = self._factors.solve(stage_columns(residual))
+        return delta if delta.dim() == z.dim() else delta.reshape(z.shape)
 
     def refresh(self, slow: Tensor) -> None:
         """Takes the Jacobian of those samples again at the next iterate."""
@@ -192,13 +193,19 @@ def iterate(
     Source: Hairer, Wanner 1996, IV.8 (8.10).
     """
     done = np.zeros(z.shape[0], dtype=bool)
-    lost, before, spent, k = done.copy(), None, np.zeros(z.shape[0], dtype=int), 0
-    rate = np.zeros(z.shape[0])
+    lost, before, spent, k = done, None, np.zeros(z.shape[0], dtype=int), 0
+    rate, united = np.zeros(z.shape[0]), True
     with np.errstate(all="ignore"):
         while k < limit and not (done | lost).all():
             delta = corrector.correct(z)
             length = size(delta, z).double().cpu().numpy()  # the one transfer of an iteration: decisions are the host's
-            moving, k = ~(done | lost), k + 1
+            if united and (contractions := together(length, before, tolerance)) is not None:
+                z, spent, k = z + delta, spent + 1, k + 1
+                if before is not None:
+                    return Outcome(z, ~done, contractions, spent)
+                before = length
+                continue
+            moving, united, k = ~(done | lost), False, k + 1
             failing = ~np.isfinite(length)
             near = length == 0
             if before is not None:
@@ -209,14 +216,27 @@ def iterate(
                     near |= (theta > 0.5) & (length <= 100 * tolerance)
                 else:
                     failing |= ~near & ((theta >= 1) | (theta ** (limit - k) * length > tolerance * (1 - theta)))
-            lost |= moving & failing
+            lost = lost | moving & failing
             takes, spent = moving & ~failing, spent + moving
             z = z + delta if takes.all() else torch.where(per_sample_mask(_like(takes, z), z), z + delta, z)
-            done |= takes & near
+            done = done | takes & near
             if patient and before is not None and bool((slow := takes & ~near & (rate > 0.1)).any()):
                 corrector.refresh(_like(slow, z))
             before = length
     return Outcome(z, done, rate, spent)
+
+
+def together(
+    length: npt.NDArray[np.float64], before: npt.NDArray[np.float64] | None, tolerance: float
+) -> npt.NDArray[np.float64] | None:
+    """The contractions, where the first correction moves all samples, or the second makes all converge; else ``None``.
+
+    So nearly all iterations go: the same decisions as in general, in fewer operations.
+    """
+    if before is None:
+        return length if length.min() > 0 and length.max() < np.inf else None
+    theta: npt.NDArray[np.float64] = length / before
+    return theta if ((theta < 1) & (theta * length <= tolerance * (1 - theta))).all() else None
 
 
 def _like(mask: Mask, z: Tensor) -> Tensor:

@@ -105,6 +105,9 @@ class Scipy(Solver):
                         break
                     stats.accepted += 1
                     dt, last = solver.t - before, right.state(solver.y)
+                    if abs(dt) < 10 * np.spacing(abs(solver.t)) and solver.status == "running":
+                        status = Status.STEP_TOO_SMALL  # LSODA goes on without it
+                        break
                     while len(found) < len(plain) and (plain[len(found)] - solver.t) * direction <= 0:
                         time = plain[len(found)]
                         found.append(last if time == solver.t else right.state(solver.dense_output()(time)))

@@ -12,8 +12,9 @@ from torch import Tensor
 from odeframe.adaptive import Attempt
 from odeframe.field import per_sample
 from odeframe_plugins.solvers.order_conditions import ElementaryWeights
-from odeframe_plugins.solvers.stages import Coupling, mixture
+from odeframe_plugins.solvers.stages import Coupling
 from odeframe_plugins.solvers.stiff import ImplicitAdaptive, Step, Trial, divided, lagrange
+from odeframe_plugins.solvers.tableau import Weights, combine, scaled, sparse, total
 
 Row = tuple[Fraction, ...]
 TOLERANCE = 1e-13
@@ -47,16 +48,16 @@ class DiagonallyImplicit(ImplicitAdaptive):
         nodes = [0.0, *(float(sum(row)) for row in cls.a)]
         cls._gamma = float(gamma)
         cls._rows = [
-            ((0.0, *map(float, row[:-1])), tuple(cls._gamma * v for v in guess(nodes[: i + 1], nodes[i + 1])))
+            (sparse((0, *row[:-1])), sparse(cls._gamma * v for v in guess(nodes[: i + 1], nodes[i + 1])))
             for i, row in enumerate(cls.a)
         ]
-        cls._weights = ((0.0, *map(float, cls.b_error)),)
+        cls._weights = sparse((0, *cls.b_error))
         cls.coupling = Coupling([[cls._gamma]], [0.0])
         cls._couplings = [Coupling([[cls._gamma]], [node]) for node in nodes[1:]]
 
     #: for each stage, what of the slopes, that of the start first, makes its base and its guess
-    _rows: ClassVar[list[tuple[tuple[float, ...], ...]]]
-    _weights: ClassVar[tuple[tuple[float, ...], ...]]
+    _rows: ClassVar[list[tuple[Weights, Weights]]]
+    _weights: ClassVar[Weights]
     _gamma: ClassVar[float]
     _couplings: ClassVar[list[Coupling]]
 
@@ -66,16 +67,14 @@ class DiagonallyImplicit(ImplicitAdaptive):
 
     def run(self, trial: Trial) -> Step:
         """The stages one by one, each guessed by extrapolating the slopes before it."""
-        x, dt = trial.x, per_sample(trial.dt, trial.x)
-        slopes, y = [trial.slope], x
-        for rows, coupling in zip(self._rows, self._couplings, strict=True):
-            move, guess = mixture(rows, torch.stack(slopes, dim=1)).unbind(1)
-            base = x + dt * move
-            z = trial.solve(base[:, None], coupling, (dt * guess)[:, None])[:, 0]
-            slopes.append(divided(z, trial.dt) / self._gamma)
+        x, dt, slopes, y = trial.x, trial.dt, [trial.slope], trial.x
+        for (row, guess), coupling in zip(self._rows, self._couplings, strict=True):
+            base = combine(x, dt, row, slopes)
+            z = trial.solve(base[:, None], coupling, scaled(total(guess, slopes), dt)[:, None])[:, 0]
+            slopes.append(divided(z, dt * self._gamma))
             y = base + z
         with torch.no_grad():
-            error = trial.smooth(dt * mixture(self._weights, torch.stack(slopes, dim=1))[:, 0], self.coupling)
+            error = trial.smooth(scaled(total(self._weights, slopes), dt), self.coupling)
         return Step(y, error, slopes[-1], (), (trial.slope, slopes[-1], y))
 
     def interpolate(self, theta: Any, dt: Any, x: Tensor, attempt: Attempt) -> Tensor:

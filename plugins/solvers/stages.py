@@ -36,14 +36,14 @@ class Coupling:
         self.modes: list[tuple[complex, Tensor, Tensor]] = []
         for i, value in enumerate(values.tolist()):
             if abs(value.imag) < 1e-12:
-                self.modes.append((value.real, left[i].real, right[:, i].real))
+                self.modes.append((value.real, left[i : i + 1].real, right[:, i : i + 1].real))
             elif value.imag > 0:
-                self.modes.append((value, left[i], 2 * right[:, i]))
+                self.modes.append((value, left[i : i + 1], 2 * right[:, i : i + 1]))
 
     @functools.lru_cache(maxsize=16)  # noqa: B019 - couplings are constants of a class
     @torch.inference_mode(False)  # what is kept serves a later solve with a graph too
     def on(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, list[tuple[complex, Tensor, Tensor]]]:
-        """``A`` and the modes ``(lambda, row of V^-1, column of V)`` where the state lives."""
+        """``A`` and the modes ``(lambda, row of V^-1, column of V)``, as matrices, where the state lives."""
         pair = torch.complex(torch.empty((), dtype=dtype), torch.empty((), dtype=dtype)).dtype
 
         def move(v: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class StageSystem:
 
 def stage_columns(z: Tensor) -> Tensor:
     """Stages ``(batch, s, *state)`` as ``(batch, s, D)``."""
-    return z.flatten(2) if z.dim() > 2 else z[..., None]
+    return z if z.dim() == 3 else z.flatten(2) if z.dim() > 3 else z[..., None]
 
 
 class Factors:
@@ -141,18 +141,18 @@ class Factors:
 
     def __init__(self, jacobian: Tensor, dt: Any, coupling: Coupling) -> None:
         _, self._modes = coupling.on(jacobian.dtype, jacobian.device)
-        identity, step = torch.eye(jacobian.shape[-1]).to(jacobian), per_sample(_plain(dt), jacobian)
-        scaled = step * jacobian
+        identity = torch.eye(jacobian.shape[-1], dtype=jacobian.dtype, device=jacobian.device)
+        scaled = per_sample(_plain(dt), jacobian) * jacobian.mT
+        # Transposed, so that a residual, whose components are its last axis, is multiplied as it lies.
         self._inverses = [torch.linalg.inv_ex(identity - value * scaled)[0] for value, _, _ in self._modes]
 
     def solve(self, residual: Tensor) -> Tensor:
         """``(I - dt A (x) J)^-1 residual``, both ``(batch, s, D)``; not finite where the matrix is singular."""
         if residual.shape[1] == 1:
-            return (self._inverses[0] @ residual.mT).mT
+            return residual @ self._inverses[0]
         total = None
         for (_, left, right), inverse in zip(self._modes, self._inverses, strict=True):
-            part = (left @ residual.to(left.dtype))[..., None]
-            found = (inverse @ part).mT * right[:, None]
+            found = right @ ((left @ residual.to(left.dtype)) @ inverse)
             found = found.real if found.is_complex() else found
             total = found if total is None else total + found
         assert total is not None
@@ -161,7 +161,7 @@ class Factors:
     def filter(self, error: Tensor) -> Tensor:
         """``(I - dt lambda J)^-1 error`` for the first real eigenvalue, on an error ``(batch, *state)``."""
         real = next(i for i, (value, _, _) in enumerate(self._modes) if not isinstance(value, complex))
-        return (self._inverses[real] @ columns(error)[..., None]).reshape(error.shape)
+        return (columns(error)[:, None] @ self._inverses[real]).reshape(error.shape)
 
 
 def _plain(dt: Any) -> Any:

@@ -34,8 +34,8 @@ class Trial:
         slope: ``f(t, x)``.
         past: what the scheme carries besides it.
         kind: how stages are solved.
-        scale: ``(batch, 1, D)`` the tolerance of each component.
-        tolerance: of the iteration, as a share of ``scale``.
+        weight: ``(batch, 1, D)`` one over the tolerance of each component and the root of their number.
+        tolerance: of the iteration, as a share of those.
         limit: corrections a stage.
         factors: of the iteration's matrix, ``None`` where there is none.
     """
@@ -47,7 +47,7 @@ class Trial:
     slope: Tensor
     past: Sequence[Tensor]
     kind: Kind
-    scale: Tensor
+    weight: Tensor
     tolerance: float
     limit: int
     factors: Factors | None
@@ -62,7 +62,7 @@ class Trial:
         start, corrector = guess.detach(), corrector_for(self.kind, system, self.factors, 0.1 * self.tolerance)
 
         def find() -> Outcome:
-            return iterate(corrector, start, self.size, self.tolerance, self.limit)
+            return iterate(corrector, start, self.size, self.tolerance * start.shape[1] ** 0.5, self.limit)
 
         z, outcome = solve_stages(system, find, self.kind)
         self.converged = self.converged & outcome.converged
@@ -70,9 +70,8 @@ class Trial:
         return z
 
     def size(self, delta: Tensor, z: Tensor) -> Tensor:
-        """The root mean square of a correction over tolerance, ``(batch,)``."""
-        ratio = stage_columns(delta) / self.scale
-        return torch.linalg.vector_norm(ratio, dim=(1, 2)) / ratio[0].numel() ** 0.5
+        """The root mean square of a correction over tolerance, ``(batch,)``, times the root of the number of stages."""
+        return torch.linalg.vector_norm(stage_columns(delta) * self.weight, dim=(1, 2))
 
     def smooth(self, error: Tensor, coupling: Coupling) -> Tensor:
         """``(I - dt gamma J)^-1 error``, ``gamma`` the real eigenvalue of ``A``: bounded where ``dt J`` is not."""
@@ -193,11 +192,12 @@ class ImplicitAdaptive(AdaptiveSolver):
         rtol, atol = self.tolerances(x.dtype)
         least = 10 * torch.finfo(x.dtype).eps / rtol
         tolerance = self.newton_tol or max(least, min(0.03, rtol**0.5))
-        scale = (atol + rtol * columns(x.detach()).abs())[:, None]
+        size = columns(x.detach()).abs()
+        weight = (size.mul_(rtol).add_(atol).mul_(size.shape[1] ** 0.5)).reciprocal_()[:, None]
         factors = None if jacobian is None else Factors(jacobian, dt, self.coupling)
         kind = "exact" if jacobian is not None else resolve(self.newton, x)
         slope, past = known
-        return Trial(field, t, dt, x, slope, past, kind, scale, tolerance, self.max_newton, factors)
+        return Trial(field, t, dt, x, slope, past, kind, weight, tolerance, self.max_newton, factors)
 
 
 def renewed(law: Law, t: Tensor, x: Tensor, jacobian: Tensor, age: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:

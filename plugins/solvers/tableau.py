@@ -172,6 +172,11 @@ def combine(x: Tensor, dt: Any, weights: Weights, stages: Sequence[Tensor]) -> T
     return x
 
 
+def scaled(x: Tensor, dt: Any) -> Tensor:
+    """``dt x``, with a length for each sample where there is one."""
+    return x * per_sample(dt, x)
+
+
 def total(weights: Weights, stages: Sequence[Tensor]) -> Tensor:
     """``sum_i w_i k_i``; a weight ``(batch,)`` has its own value for each sample."""
     result = None
