@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -95,20 +94,13 @@ def make_grid(times: Tensor, breakpoints: Sequence[float], steps: int | None, dt
         spacing: list[Any] = [b - a for a, b in itertools.pairwise(nodes)]
     else:
         values = [plain[o] if o is not None else start + span * f for f, o in marks]
-        nodes = list(nodes_at(tuple(values)))
+        nodes = list(torch.tensor(values, dtype=torch.float64).unbind())
         spacing = [b - a for a, b in itertools.pairwise(values)]
     where = {o: i for i, (_, o) in enumerate(marks) if o is not None}
     places = [(j - start) / span for j in jumps]
     exact = set(places)
     restart = frozenset(i for i, (f, _) in enumerate(marks) if f in exact or (exact and _gap(places, f) <= TOLERANCE))
     return Grid(tuple(nodes), tuple(spacing), tuple(where[o] for o in range(len(plain))), restart)
-
-
-@functools.lru_cache(maxsize=16)  # a flow walks the same grid again and again
-@torch.inference_mode(False)  # what is kept serves a later solve with a graph too
-def nodes_at(values: tuple[float, ...]) -> tuple[Tensor, ...]:
-    """Numbers as 0-d times."""
-    return tuple(torch.tensor(values, dtype=torch.float64).unbind())
 
 
 def default_count(jumps: Sequence[float], start: float, span: float) -> int:
