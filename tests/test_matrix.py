@@ -299,7 +299,7 @@ def ours():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)  # single combinations take a minute: implicit steps under trainers that sweep, on images
 def test_what_is_called_legal_trains(ours):
     """A share of a set in which every legal pair of parts occurs, another each time; the seed is printed."""
     from odeframe.trial import Trial
