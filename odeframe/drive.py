@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -106,6 +107,7 @@ def piece_index(t: Tensor, t_next: Tensor, horizon: tuple[float, float], pieces:
     return min(max(int(place * pieces), 0), pieces - 1)
 
 
+@functools.lru_cache(maxsize=64)  # asked for in every solve
 def equal_breakpoints(horizon: tuple[float, float], pieces: int) -> tuple[float, ...]:
     """The interior boundaries of ``pieces`` equal parts of the horizon."""
     start, end = horizon

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -259,10 +260,8 @@ class FlowField(Field):
 
     def breakpoints(self) -> tuple[float, ...]:
         """Jumps of the control and of the drive, in order."""
-        points = set(self.control.breakpoints())
-        if self.drive is not None:
-            points.update(self.drive.breakpoints())
-        return merge_times(points)
+        own = tuple(self.control.breakpoints())
+        return merge_times(own if self.drive is None else own + tuple(self.drive.breakpoints()))
 
     def cut(self) -> Field:
         """The drive made from leaves."""
@@ -273,7 +272,8 @@ class FlowField(Field):
         return made
 
 
-def merge_times(times: Any, tolerance: float = 1e-12) -> tuple[float, ...]:
+@functools.lru_cache(maxsize=32)  # those of a network are the same in every solve
+def merge_times(times: tuple[float, ...], tolerance: float = 1e-12) -> tuple[float, ...]:
     """Sorted times without those that differ from their neighbour by round-off alone."""
     merged: list[float] = []
     for time in sorted(times):

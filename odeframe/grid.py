@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ from odeframe.errors import InvalidOption
 
 DEFAULT_STEPS = 10
 TOLERANCE = 1e-9  # of the whole interval: round-off in times that a user computed
+
+Mark = tuple[float, int | None]
+"""A node: its fraction of the interval, and the index of the output time that it is, if any."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,11 @@ def check_times(times: Any) -> Tensor:
 
 def inside(points: Sequence[float], times: Tensor) -> list[float]:
     """The points strictly between the first and the last time, in the order in which the solve meets them."""
-    plain = times.detach()
-    first, last = float(plain[0]), float(plain[-1])
+    return between(points, float(times[0].detach()), float(times[-1].detach()))
+
+
+def between(points: Sequence[float], first: float, last: float) -> list[float]:
+    """The same of two numbers."""
     low, high = min(first, last), max(first, last)
     margin = TOLERANCE * (high - low)
     return sorted((p for p in points if low + margin < p < high - margin), reverse=last < first)
@@ -75,11 +82,29 @@ def make_grid(times: Tensor, breakpoints: Sequence[float], steps: int | None, dt
     Raises:
         InvalidOption: a step would straddle a breakpoint; the message names the nearest legal counts.
     """
-    jumps = inside(breakpoints, times)
-    plain = [float(t) for t in times.detach()]
+    plain = tuple(times.detach().tolist())
     if len(plain) == 1:
         return Grid((times[0],), (), (0,), frozenset())
+    marks, outputs, restart = marked(plain, tuple(breakpoints), steps, dt)
+    if times.requires_grad:
+        ends = times[0], times[-1] - times[0]
+        nodes = tuple(times[o] if o is not None else ends[0] + ends[1] * f for f, o in marks)
+        spacing: tuple[Any, ...] = tuple(b - a for a, b in itertools.pairwise(nodes))
+    else:
+        start, span = plain[0], plain[-1] - plain[0]
+        values = [plain[o] if o is not None else start + span * f for f, o in marks]
+        nodes = torch.tensor(values, dtype=torch.float64).unbind()
+        spacing = tuple(b - a for a, b in itertools.pairwise(values))
+    return Grid(nodes, spacing, outputs, restart)
+
+
+@functools.lru_cache(maxsize=32)  # a network solves on the same grid in every batch
+def marked(
+    plain: tuple[float, ...], breakpoints: tuple[float, ...], steps: int | None, dt: float | None
+) -> tuple[tuple[Mark, ...], tuple[int, ...], frozenset[int]]:
+    """The nodes of a grid as fractions of the interval, those of the output times, and those at breakpoints."""
     start, span = plain[0], plain[-1] - plain[0]
+    jumps = between(breakpoints, start, plain[-1])
     if dt is None:
         count = steps if steps is not None else default_count(jumps, start, span)
         fractions = [k / count for k in range(count + 1)]
@@ -88,19 +113,11 @@ def make_grid(times: Tensor, breakpoints: Sequence[float], steps: int | None, dt
         fractions = [min(1.0, k * dt / abs(span)) for k in range(count)] + [1.0]
     check_jumps(jumps, fractions, start, span)
     marks = merged_marks(fractions, [(p - start) / span for p in plain])
-    if times.requires_grad:
-        ends = times[0], times[-1] - times[0]
-        nodes = [times[o] if o is not None else ends[0] + ends[1] * f for f, o in marks]
-        spacing: list[Any] = [b - a for a, b in itertools.pairwise(nodes)]
-    else:
-        values = [plain[o] if o is not None else start + span * f for f, o in marks]
-        nodes = list(torch.tensor(values, dtype=torch.float64).unbind())
-        spacing = [b - a for a, b in itertools.pairwise(values)]
     where = {o: i for i, (_, o) in enumerate(marks) if o is not None}
     places = [(j - start) / span for j in jumps]
     exact = set(places)
     restart = frozenset(i for i, (f, _) in enumerate(marks) if f in exact or (exact and _gap(places, f) <= TOLERANCE))
-    return Grid(tuple(nodes), tuple(spacing), tuple(where[o] for o in range(len(plain))), restart)
+    return tuple(marks), tuple(where[o] for o in range(len(plain))), restart
 
 
 def default_count(jumps: Sequence[float], start: float, span: float) -> int:
@@ -143,9 +160,9 @@ def _nearest_legal(places: Sequence[float], count: int) -> list[int]:
     return [n for n in (below, above) if n is not None]
 
 
-def merged_marks(fractions: Sequence[float], outputs: Sequence[float]) -> list[tuple[float, int | None]]:
+def merged_marks(fractions: Sequence[float], outputs: Sequence[float]) -> list[Mark]:
     """Grid fractions and output fractions in one order; equal ones are one node, with the output's index."""
-    marks: list[tuple[float, int | None]] = []
+    marks: list[Mark] = []
     rest = list(enumerate(outputs))
     for fraction in fractions:
         while rest and rest[0][1] < fraction - TOLERANCE:

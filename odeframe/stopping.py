@@ -146,7 +146,7 @@ class StoppingNetwork(Network):
 
     def _nodes(self, asked: Sequence[float]) -> list[float]:
         """The ends of the loops and the times asked for, in order."""
-        merged = list(merge_times([*asked, *self.loop_times]))
+        merged = list(merge_times((*asked, *self.loop_times)))
         return merged if self.flow.horizon[0] <= self.flow.horizon[1] else merged[::-1]
 
     def _rule(self, t: Tensor, x: Tensor, memory: tuple[Tensor, ...]) -> Tensor:

@@ -171,7 +171,7 @@ class Feedback(Control):
 
     def breakpoints(self) -> tuple[float, ...]:
         """Those of the open-loop control and of the gains."""
-        return merge_times({*self.open_loop.breakpoints(), *self.gains.breakpoints()})
+        return merge_times((*self.open_loop.breakpoints(), *self.gains.breakpoints()))
 
     def on(self, t: Tensor, t_next: Tensor) -> ControlLaw:
         """Both controls on an interval."""
