@@ -48,9 +48,9 @@ class Share:
 
     def __init__(self) -> None:
         self.number: Tensor | None = None
-        self.weight = 0.0
+        self.weight = 0
 
-    def put(self, number: Tensor, weight: float) -> None:
+    def put(self, number: Tensor, weight: int) -> None:
         """Sets both."""
         self.number, self.weight = number.detach(), weight
 

@@ -185,7 +185,7 @@ class FlowModule(OffersTaskMethods, SettlesFailures):
             flow.control.project()
         counts = {f"train_{name}": float(getattr(self.network.counted(), name)) for name in COUNTS}
         self.network.count(False)
-        self.log_dict(counts, on_step=False, on_epoch=True, batch_size=self._size, sync_dist=True)
+        self.log_dict(counts, on_step=False, on_epoch=True, batch_size=self._share.weight, sync_dist=True)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Loss and metrics of a validation batch."""

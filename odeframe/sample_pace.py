@@ -128,7 +128,7 @@ class SamplePace(Crossing):
                 step = Passage(at, dt, x, attempt.x, between, attempt.memory)
                 hit, stopped, new = self.watch.look(step, mask, self.there(rows["ids"]))
                 t_next = np.where(on_host(hit), on_host(stopped), t_next)
-            self.interpolate(rows, accept, t_next, dt, (x, new), attempt)
+            self.interpolate(rows, accept, t_next, lengths, (x, new), attempt)
             rows["t"] = np.where(accept, t_next, t)
         if accepted == len(x):
             return new, attempt.memory
@@ -153,7 +153,13 @@ class SamplePace(Crossing):
         return accepted
 
     def interpolate(
-        self, rows: Rows, accept: Numbers, t_next: Numbers, dt: Tensor, ends: tuple[Tensor, Tensor], attempt: Attempt
+        self,
+        rows: Rows,
+        accept: Numbers,
+        t_next: Numbers,
+        lengths: Numbers,
+        ends: tuple[Tensor, Tensor],
+        attempt: Attempt,
     ) -> None:
         """Finds the states at the output times between the first and the last that each sample has passed."""
         count = len(self.plain) - 1
@@ -163,10 +169,11 @@ class SamplePace(Crossing):
             passed = accept & (index < count) & ((time - t_next) * self.direction <= 0)
             if not passed.any():
                 return
-            length = on_host(dt)
-            theta = np.where(passed, (time - rows["t"]) / np.where(length == 0, 1.0, length), 1.0)
+            theta = np.where(passed, (time - rows["t"]) / np.where(lengths == 0, 1.0, lengths), 1.0)
             whole, chosen = self.there((time == t_next) | ~passed), self.there(passed)
-            states = where(whole, ends[1], self.solver.interpolate(self.there(theta), dt, ends[0], attempt))
+            states = where(
+                whole, ends[1], self.solver.interpolate(self.there(theta), self.there(lengths), ends[0], attempt)
+            )
             self.found.append((index[passed] - 1, rows["ids"][passed], states[chosen]))
             rows["next"] = index + passed
 

@@ -62,7 +62,7 @@ class SettlesFailures(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.unsettled, self.train_loss = Deferred(), SharedMean()
-        self._share, self._size = Share(), 0
+        self._share = Share()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One batch, by the trainer's rule; a failed solve, or a loss that is no number, stops all ranks at once."""
@@ -99,10 +99,10 @@ class SettlesFailures(pl.LightningModule):
             self.unsettled.settle()
 
     def _loss(self, batch: Any) -> Tensor:
-        self._size = at_least_one(len(self.task.split(batch)[0]))
+        size = at_least_one(len(self.task.split(batch)[0]))
         loss: Tensor = self.rule.training_step(self, batch)
         check_finite_loss(loss)
-        self._share.put(loss, self._size)
+        self._share.put(loss, size)
         return loss
 
     def _no_loss(self) -> Tensor:

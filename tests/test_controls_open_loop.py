@@ -216,8 +216,11 @@ class TestDependence:
     def test_kept_weights_are_dropped_after_a_backward_pass(self):
         law = Flow(Layer(), "galerkin", RK4).control.on(torch.tensor(0.0), torch.tensor(1.0))
         t, x = torch.tensor(0.5), torch.randn(2, 3, requires_grad=True)
+        passes = []
         for _ in range(3):  # an adjoint does this: without the drop the second pass finds a freed graph
-            torch.autograd.grad(law.call(0, "forward", t, x).sum(), [x, *law.tensors])
+            passes.append(torch.autograd.grad(law.call(0, "forward", t, x).sum(), [x, *law.tensors]))
+        for again in passes[1:]:
+            assert all(map(torch.equal, again, passes[0]))
 
 
 class TestRefinement:
