@@ -1,6 +1,6 @@
 """Two ranks of data parallel against two processes that know nothing of each other: what the messages cost.
 
-    python -m benchmarks.throughput [--epochs 2]
+    python -m benchmarks.throughput [--epochs 2] [--turns 3] [--data digits,mnist_5k]
 
 Each of two processes with one thread trains on its own batches, once as ranks of one fit (gloo), once alone, in turns
 on the same machine. Samples a second are those of both together, an epoch at a time, without the first. The target is
@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "ResNet": {"architecture": {"name": "resnet", "width": 32, "blocks": 6}},
     "Neural ODE": {"architecture": {"name": "neural_ode", "width": 32}, "solver": {"name": "rk4", "steps": 4}},
 }
-DATA = {"name": "digits", "batch_size": 64}
+BATCH_SIZE, BATCHES = 64, 10
 
 
 class Clock(pl.Callback):
@@ -67,12 +68,11 @@ def train(rank: int, ranks: int, port: int, words: dict[str, Any], epochs: int, 
         strategy = DDPStrategy(process_group_backend="gloo")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        run = odeframe.compose(data=DATA, **words)
+        run = odeframe.compose(**words)
         clock = Clock()
-        batches = -(-1257 // (2 * DATA["batch_size"]))  # as many for a process alone as for a rank
         trainer = pl.Trainer(
             max_epochs=epochs + 1,
-            limit_train_batches=batches,
+            limit_train_batches=BATCHES,  # as many for a process alone as for a rank
             limit_val_batches=0,
             devices=ranks,
             strategy=strategy,
@@ -85,7 +85,7 @@ def train(rank: int, ranks: int, port: int, words: dict[str, Any], epochs: int, 
         )
         barrier.wait()
         trainer.fit(run.module, datamodule=run.data)
-    rates = [DATA["batch_size"] * batches / seconds for batches, seconds in clock.epochs[1:]]
+    rates = [BATCH_SIZE * batches / seconds for batches, seconds in clock.epochs[1:]]
     Path(f"{file}-{rank}").write_text(json.dumps(rates))
 
 
@@ -114,11 +114,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--data", default="digits", help="names, with commas")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    print("| model | two alone, samples/s: median, fastest | two ranks | ratio of medians | of fastest |")
-    print("|---|---|---|---|---|")
-    for name, words in MODELS.items():
+    print("| data | model | two alone, samples/s: median, fastest | two ranks | ratio of medians | of fastest |")
+    print("|---|---|---|---|---|---|")
+    for data, (name, model) in product(asked.data.split(","), MODELS.items()):
+        words = {"data": {"name": data, "batch_size": BATCH_SIZE}, **model}
         alone, two = [], []
         for _ in range(asked.turns):
             alone += both(1, words, asked.epochs)
@@ -126,7 +128,7 @@ def main() -> None:
         middles, tops = [statistics.median(each) for each in (alone, two)], [max(alone), max(two)]
         figures = [f"{middle:.0f}, {top:.0f}" for middle, top in zip(middles, tops, strict=True)]
         ratios = [f"{of[1] / of[0]:.2f}" for of in (middles, tops)]
-        print("|", " | ".join([name, *figures, *ratios]), "|", flush=True)
+        print("|", " | ".join([data, name, *figures, *ratios]), "|", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from odeframe.errors import InvalidOption, OdeframeError, SolveFailed
 __all__ = [
     "BACKWARD",
     "Deferred",
+    "Message",
     "Share",
     "agree",
     "at_least_one",
@@ -29,7 +30,9 @@ __all__ = [
 GRACE = 5.0
 """Seconds in which the ranks that are left report, once one has seen that another is gone."""
 
-_LOST = re.compile(r"gloo|nccl|connection (?:was )?(?:closed|reset)|broken pipe|timed out waiting|tcpstore", re.I)
+_LOST = re.compile(
+    r"gloo|nccl|connection (?:was )?(?:closed|reset)|broken pipe|timed out waiting|pair closure|tcpstore", re.I
+)
 _FACTS = ("status", "t", "dt", "nfe", "worst_sample")
 
 
@@ -55,59 +58,74 @@ class Share:
         self.number, self.weight = number.detach(), weight
 
 
-def agree(failure: Exception | None = None, share: Share | None = None) -> None:
-    """Raises on every rank where one of them has failed: one message of 24 bytes a rank, before any with data.
+class Message:
+    """One agreement on its way, 24 bytes a rank: sent where it is made, read where it is settled.
 
-    All ranks must call it the same number of times; one that fails calls it once more, in place of its next call.
+    All ranks must send the same number of times and in the same order; one that fails sends once more, in place of its
+    next message.  With a single process nothing is sent.
 
     Args:
         failure: what went wrong on this rank.
-        share: a number that goes with the message, and becomes the mean over ranks.
-
-    Raises:
-        SolveFailed: the solve of a rank failed; the message has its number.
-        OdeframeError: another rank stopped by any other error, which it raises itself.
+        share: a number that goes with the message, and becomes the mean over ranks where it is settled.
     """
-    if not several():
+
+    def __init__(self, failure: Exception | None = None, share: Share | None = None) -> None:
+        self._failure, self._share = failure, share or Share()
+        self._every: list[Tensor] = []
+        if not several():
+            return
+        mine = torch.tensor([failure is not None, self._share.weight, 0.0], dtype=torch.float64, device=_device())
+        if self._share.number is not None:
+            mine[2] = self._share.weight * self._share.number.to(mine)
+        self._every = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+        self._work = dist.all_gather(self._every, mine, async_op=True)
+
+    def settle(self) -> None:
+        """Raises on every rank where one of them has failed.
+
+        Raises:
+            SolveFailed: the solve of a rank failed; the message has its number.
+            OdeframeError: another rank stopped by any other error, which it raises itself.
+        """
+        try:
+            if self._every:
+                self._work.wait()
+                self._read()
+            elif self._failure is not None:
+                raise self._failure
+        except Exception as error:
+            error.agreed = True  # type: ignore[attr-defined]  # a block around this call has nothing more to tell
+            raise
+
+    def _read(self) -> None:
+        failure, share, ranks = self._failure, self._share, len(self._every)
+        flags, weights, numbers = torch.stack(self._every).unbind(1)
+        failed = flags.nonzero().flatten().tolist()
+        if not failed:
+            if share.number is not None:
+                share.number = (numbers.sum() / weights.sum()).to(share.number)
+            return
+        if len(failed) == ranks and failure is not None and not isinstance(failure, SolveFailed):
+            raise failure  # a wrong option is wrong everywhere
+        first = failed[0]
+        told: list[Any] = [_told(failure) if dist.get_rank() == first else None]
+        dist.broadcast_object_list(told, src=first, device=_device())
+        text, facts = told[0]
+        if facts is not None and (failure is None or isinstance(failure, SolveFailed)):
+            raise SolveFailed(f"on rank {first} of {ranks}, {text}", **facts) from failure
         if failure is not None:
             raise failure
-        return
-    try:
-        _agree(failure, share or Share())
-    except Exception as error:
-        error.agreed = True  # type: ignore[attr-defined]  # a block around this call has nothing more to tell
-        raise
+        raise OdeframeError(f"rank {first} of {ranks} stopped, and with it all: {text}")
 
 
-def _agree(failure: Exception | None, share: Share) -> None:
-    rank, device = dist.get_rank(), _device()
-    mine = torch.tensor([float(failure is not None), share.weight, 0.0], dtype=torch.float64, device=device)
-    if share.number is not None:
-        mine[2] = share.weight * share.number.to(mine)
-    every = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-    dist.all_gather(every, mine)
-    flags, weights, numbers = torch.stack(every).unbind(1)
-    failed = flags.nonzero().flatten().tolist()
-    if not failed:
-        if share.number is not None:
-            share.number = (numbers.sum() / weights.sum()).to(share.number)
-        return
-    if len(failed) == len(every) and failure is not None and not isinstance(failure, SolveFailed):
-        raise failure  # a wrong option is wrong everywhere
-    first = failed[0]
-    told: list[Any] = [_told(failure) if rank == first else None]
-    dist.broadcast_object_list(told, src=first, device=device)
-    text, facts = told[0]
-    if facts is not None and (failure is None or isinstance(failure, SolveFailed)):
-        raise SolveFailed(f"on rank {first} of {len(every)}, {text}", **facts) from failure
-    if failure is not None:
-        raise failure
-    raise OdeframeError(f"rank {first} of {len(every)} stopped, and with it all: {text}")
+def agree(failure: Exception | None = None, share: Share | None = None) -> None:
+    """A :class:`Message` sent and settled at once, before any with data."""
+    Message(failure, share).settle()
 
 
 @contextmanager
 def together(share: Share | None = None) -> Iterator[None]:
-    """Within it an error of one rank is an error of all at its end; raises what :func:`agree` raises.
+    """Within it an error of one rank is an error of all at its end; raises what :meth:`Message.settle` raises.
 
     Args:
         share: what is put into it within the block is the mean over ranks behind it.
@@ -146,9 +164,13 @@ class Deferred:
         failure, self._failure = self._failure, None
         return failure
 
-    def settle(self, share: Share | None = None) -> None:
-        """Raises what :func:`agree` raises, and forgets."""
-        agree(self.taken(), share)
+    def sent(self, share: Share | None = None) -> Message:
+        """A message with the failure, which is forgotten here."""
+        return Message(self.taken(), share)
+
+    def settle(self) -> None:
+        """Raises what :meth:`Message.settle` raises, and forgets."""
+        self.sent().settle()
 
 
 BACKWARD = Deferred()

@@ -137,12 +137,12 @@ def checksum(parameter: Tensor) -> Tensor:
     """
     values = parameter.detach()
     values = torch.view_as_real(values) if values.is_complex() else values
-    bits = values.contiguous().view(INTEGERS[values.element_size()]).reshape(-1).to(torch.int64)
+    bits = values.contiguous().view(INTEGERS[values.element_size()]).reshape(-1).to(torch.int64, copy=True)
     for _ in range(2):
-        bits = bits * SPREAD
-        bits = bits ^ ((bits >> 32) & 0xFFFFFFFF)
-    places = torch.arange(bits.numel(), device=bits.device, dtype=torch.int64)
-    return ((2 * places + 1) * bits * SPREAD).sum()
+        bits *= SPREAD
+        bits ^= (bits >> 32).bitwise_and_(0xFFFFFFFF)
+    odd_places = torch.arange(1, 2 * bits.numel() + 1, 2, device=bits.device, dtype=torch.int64)
+    return bits.mul_(odd_places).sum() * SPREAD
 
 
 def _gathered(mine: list[str]) -> list[list[str]]:

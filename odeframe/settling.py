@@ -10,7 +10,7 @@ from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy
 from torch import Tensor
 from torchmetrics import Metric
 
-from odeframe.agreement import BACKWARD, Deferred, Share, at_least_one, check_finite_loss, together
+from odeframe.agreement import BACKWARD, Deferred, Message, Share, at_least_one, check_finite_loss, together
 
 __all__ = ["SettlesFailures", "SharedMean", "replicated"]
 
@@ -46,9 +46,10 @@ def replicated(trainer: pl.Trainer) -> bool:
 class SettlesFailures(pl.LightningModule):
     """A Lightning module whose ranks agree on failures before any of them changes a weight.
 
-    Where Lightning makes the backward pass and ranks hold copies, they agree once a batch, behind it: a rank that has
-    failed brings a gradient of zeros, for which the others wait.  A rule with automatic optimisation must therefore
-    send no message of its own.  Elsewhere they agree behind the rule's step.
+    Where Lightning makes the backward pass and ranks hold copies, they agree once a batch and learn of it behind that
+    pass: a rank that has failed brings a gradient of zeros, for which the others wait.  The message travels while
+    gradients are computed, but where a gradient is a solve that can fail too: there it is sent last.  A rule with
+    automatic optimisation must therefore send no message of its own.  Elsewhere they agree behind the rule's step.
 
     Attributes:
         unsettled: the failures of an epoch of evaluation.
@@ -63,6 +64,7 @@ class SettlesFailures(pl.LightningModule):
         super().__init__()
         self.unsettled, self.train_loss = Deferred(), SharedMean()
         self._share = Share()
+        self._message: Message | None = None
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One batch, by the trainer's rule; a failed solve, or a loss that is no number, stops all ranks at once."""
@@ -70,6 +72,7 @@ class SettlesFailures(pl.LightningModule):
         self._share = Share()
         if self._settles_behind():
             loss = BACKWARD.run(self._loss, batch)
+            self._message = None if self._solves_backward() else BACKWARD.sent(self._share)
             return self._no_loss() if loss is None else loss
         with together(self._share):
             loss = self._loss(batch)
@@ -80,8 +83,9 @@ class SettlesFailures(pl.LightningModule):
     def on_after_backward(self) -> None:
         """Stops all ranks where one has failed, before the optimiser sees the gradient."""
         if self._settles_behind():
-            BACKWARD.settle(self._share)
-        elif any("continuous" in flow.gradient.traits for flow in self.network.flows):
+            message, self._message = self._message or BACKWARD.sent(self._share), None
+            message.settle()
+        elif self._solves_backward():
             BACKWARD.settle()
         if self.automatic_optimization:
             self._log_loss()
@@ -112,6 +116,9 @@ class SettlesFailures(pl.LightningModule):
     def _settles_behind(self) -> bool:
         alone = self._trainer is None  # in a loop of one's own
         return not alone and self.automatic_optimization and replicated(self.trainer)
+
+    def _solves_backward(self) -> bool:
+        return any("continuous" in flow.gradient.traits for flow in self.network.flows)
 
     def _log_loss(self) -> None:
         self.train_loss(self._share.number, self._share.weight)

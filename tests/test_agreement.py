@@ -194,22 +194,26 @@ class Messages(pl.Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
         self.kept = list(self.sent)
 
+    def on_after_backward(self, trainer, module):
+        self.before_the_settling = list(self.sent)
 
-def counted(folder):
-    """On each rank: the messages of a batch."""
+
+def counted(folder, gradient):
+    """On each rank: the messages of a batch, and those of them that were sent before the gradient was there."""
     watch = Messages()
     engine = quiet_trainer(2, folder, callbacks=[watch], limit_train_batches=2, limit_val_batches=0)
-    model = FlowModule(SPEC.to_dict(), {"name": "neural_ode", "width": 4}, gradient="adjoint", solver="rk4")
+    model = FlowModule(SPEC.to_dict(), {"name": "neural_ode", "width": 4}, gradient=gradient, solver="rk4")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         engine.fit(model, datamodule=Small(4))
-    torch.save(watch.kept, folder / f"{os.environ['RANK']}.pt")
+    torch.save((watch.before_the_settling, watch.kept), folder / f"{os.environ['RANK']}.pt")
 
 
 @pytest.mark.timeout(60)
-def test_a_batch_costs_one_message_beside_the_gradient(tmp_path):
-    assert on_ranks(2, counted, tmp_path) == [0, 0]
-    assert torch.load(tmp_path / "0.pt") == ["all_gather"]
+@pytest.mark.parametrize(("gradient", "behind_the_loss"), [("backprop", ["all_gather"]), ("adjoint", [])])
+def test_a_batch_costs_one_message_beside_the_gradient(tmp_path, gradient, behind_the_loss):
+    assert on_ranks(2, counted, tmp_path, gradient) == [0, 0]
+    assert torch.load(tmp_path / "0.pt") == (behind_the_loss, ["all_gather"])
 
 
 def test_one_process_raises_what_it_has_at_once():
