@@ -30,28 +30,12 @@ from odeframe_plugins.trainers.yopo import LayerOne, objective_of
 ADAM, SGD = {"optimizer": "Adam", "learning_rate": 0.03}, {"optimizer": "SGD", "learning_rate": 0.05}
 
 
-class Labels(Classification):
-    """Which of the two values of a target is the larger one."""
-
-    def split(self, batch):
-        x, values = batch
-        return x, values.argmax(1)
-
-
 class Conformance(TrainerConformance):
     epochs = 10
 
 
 class LabelConformance(Conformance):
-    """The kit's data with labels in place of values."""
-
     options = ADAM
-
-    def module(self):
-        torch.manual_seed(0)
-        spec = DataSpec("small", (3,), "class", 2)
-        settings = {"schedule": "constant", "task": Labels(), **self.options}
-        return FlowModule(spec.to_dict(), self.architecture, trainer=self.trainer, **settings).double()
 
 
 @pytest.mark.slow
@@ -308,15 +292,14 @@ def test_starts_differ_from_batch_to_batch_under_accumulation_and_after_a_resume
     drawn: list[int] = []
     draw = Ball.draw
     monkeypatch.setattr(Ball, "draw", lambda ball, x, noise: (drawn.append(noise.step), draw(ball, x, noise))[1])
-    kit = LabelConformance()
-    kit.trainer = {"name": name, "steps": 1}
+    kit = type("Kit", (LabelConformance,), {"trainer": {"name": name, "steps": 1}})()
     options: dict[str, Any] = {**QUIET, "accumulate_grad_batches": 3}
 
     def fit(epochs, **more):
         module = kit.module()
         trainer = pl.Trainer(max_epochs=epochs, **{**options, **more})
         path = tmp_path / "last.ckpt" if epochs == 2 and "callbacks" not in more else None
-        trainer.fit(module, datamodule=SmallData(batch_size=4), ckpt_path=path, weights_only=True)
+        trainer.fit(module, datamodule=SmallData(batch_size=4, labels=kit.labels()), ckpt_path=path, weights_only=True)
         return kit.weights(module)
 
     whole = fit(2, callbacks=[])

@@ -544,6 +544,13 @@ def test_checks_are_made_in_a_process_of_their_own_and_counted():
 
 
 @pytest.mark.slow
+def test_parts_that_ask_for_classes_sequences_or_densities_are_put_to_them():
+    parts = [("trainer", "trades"), ("architecture", "cnf"), ("architecture", "antisymmetric_rnn")]
+    for found, least in zip(check_words(parts), (5, 10, 10), strict=True):
+        assert found.passed >= least and not found.failures, found
+
+
+@pytest.mark.slow
 def test_a_process_that_dies_is_told(monkeypatch):
     monkeypatch.setattr(plugin_check, "MODULE", "import os\nos._exit(7)  # {words}\n")
     [found] = check_words([("control", "constant")])

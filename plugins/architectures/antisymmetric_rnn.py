@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -41,6 +41,10 @@ class AntisymmetricRNN(Architecture):
     Source: Chang, Chen, Haber, Chi 2019, AntisymmetricRNN: A Dynamical System View on Recurrent Neural Networks.
     """
 
+    conformance: ClassVar[dict[str, Any]] = {
+        "input_shapes": ((5, 2),),
+        "solvers": ({"name": "rk4", "steps": 5}, "dopri5"),
+    }
     defaults: ClassVar[dict[str, Choice]] = {"control": "constant", "solver": "euler"}
 
     def __init__(self, width: int = 64, step: float = 0.05, gamma: float = 0.01, gated: bool = False) -> None:

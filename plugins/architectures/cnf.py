@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from odeframe import Architecture, InvalidOption, Network
 from odeframe.flow import Choice
@@ -30,6 +30,7 @@ class CNF(Architecture):
     Source: Grathwohl et al. 2019, FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models.
     """
 
+    conformance: ClassVar[dict[str, Any]] = {"input_shapes": ((3,),), "output_shape": (3,)}
     defaults: ClassVar[dict[str, Choice]] = {
         "dynamics": "concat_squash",
         "control": "constant",

@@ -93,6 +93,11 @@ class CNFImage(Architecture):
     Source: Grathwohl et al. 2019, FFJORD, section 4.2; Dinh et al. 2017, Real NVP, 3.6.
     """
 
+    conformance: ClassVar[dict[str, Any]] = {
+        "input_shapes": ((1, 4, 4),),
+        "output_shape": (1, 4, 4),
+        "solvers": ("rk4",),
+    }
     defaults: ClassVar[dict[str, Choice]] = {
         "dynamics": "concat_squash_conv",
         "control": "constant",

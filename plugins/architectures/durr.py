@@ -47,6 +47,11 @@ class DURR(Architecture):
     convolutional recurrent units.
     """
 
+    conformance: ClassVar[dict[str, Any]] = {
+        "input_shapes": ((1, 8, 8),),
+        "output_shape": (1, 8, 8),
+        "solvers": ("rk4",),
+    }
     defaults: ClassVar[dict[str, Choice]] = {
         "dynamics": "conv_stack",
         "control": "constant",

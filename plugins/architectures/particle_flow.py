@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -202,6 +202,7 @@ class ParticleFlow(Architecture):
     Source: Chen, Dai, Song 2019, Particle Flow Bayes' Rule.
     """
 
+    conformance: ClassVar[dict[str, Any]] = {"input_shapes": ((5 * 2 + 1,),), "output_shape": (1, 5, 2)}
     defaults: ClassVar[dict[str, Choice]] = {
         "dynamics": "particle_field",
         "control": "constant",
