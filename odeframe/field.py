@@ -132,9 +132,9 @@ def same_shape(dx: Any, x: Tensor, what: str) -> Tensor:
 
     What autocast computed in bfloat16 or float16 comes back as float32, so that differences of stages keep its digits.
     """
-    if isinstance(dx, Tensor) and dx.device != x.device:
-        raise InvalidOption(f"{what} returned a tensor on {dx.device} for a state on {x.device}; move one of them")
-    if not isinstance(dx, Tensor) or dx.shape != x.shape:
+    if not isinstance(dx, Tensor) or dx.shape != x.shape or dx.device != x.device:
+        if isinstance(dx, Tensor) and dx.device != x.device:
+            raise InvalidOption(f"{what} returned a tensor on {dx.device} for a state on {x.device}; move one of them")
         got = f"shape {tuple(dx.shape)}" if isinstance(dx, Tensor) else type(dx).__name__
         raise InvalidOption(f"{what} returned {got} for a state of shape {tuple(x.shape)}; dx/dt has the state's shape")
     return dx.to(x.dtype) if dx.dtype != x.dtype and half_in_autocast(dx) else dx
@@ -284,6 +284,6 @@ def merge_times(times: tuple[float, ...], tolerance: float = 1e-12) -> tuple[flo
 
 def per_sample(value: float | Tensor, like: Tensor) -> float | Tensor:
     """A time or step for arithmetic with a state: ``(batch,)`` gets trailing axes, a number or 0-d passes through."""
-    if torch.is_tensor(value) and value.dim() == 1:
+    if isinstance(value, Tensor) and value.dim() == 1:
         return value.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
     return value

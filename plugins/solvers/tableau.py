@@ -165,7 +165,7 @@ def sparse(weights: Iterable[Any]) -> Weights:
 
 def combine(x: Tensor, dt: Any, weights: Weights, stages: Sequence[Tensor]) -> Tensor:
     """``x + dt sum_i w_i k_i``."""
-    if torch.is_tensor(dt):
+    if isinstance(dt, Tensor):
         return x + per_sample(dt, x) * total(weights, stages)
     for i, weight in weights:
         x = torch.add(x, stages[i], alpha=dt * weight)
@@ -181,7 +181,7 @@ def total(weights: Weights, stages: Sequence[Tensor]) -> Tensor:
     """``sum_i w_i k_i``; a weight ``(batch,)`` has its own value for each sample."""
     result = None
     for i, weight in weights:
-        if torch.is_tensor(weight):
+        if isinstance(weight, Tensor):
             term = per_sample(weight, stages[i]) * stages[i]
             result = term if result is None else result + term
         else:
