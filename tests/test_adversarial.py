@@ -77,6 +77,12 @@ class TestYopoHamiltonian(Conformance):
 
 
 @pytest.mark.slow
+class TestYopoThatSkips(Conformance):
+    trainer = {"name": "yopo", "m": 3, "n": 2, "skip": 2, "eps": 0.05}
+    options = SGD
+
+
+@pytest.mark.slow
 class TestTrades(LabelConformance):
     trainer = {"name": "trades", "steps": 2, "eps": 0.05}
 
