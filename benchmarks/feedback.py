@@ -15,7 +15,7 @@ import torch
 
 import odeframe
 
-RATES = {"SGD": (0.02, 0.05, 0.1, 0.2, 0.4, 0.8), "RMSprop": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)}
+RATES = {"SGD": (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6), "RMSprop": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)}
 ARCHITECTURE = {"name": "resnet", "width": 16, "blocks": 4}
 DATA = {"name": "digits", "flat": True}
 QUIET: dict[str, Any] = {
@@ -27,7 +27,10 @@ QUIET: dict[str, Any] = {
 
 
 def measure(optimizer: str, rate: float, gain: float, seed: int, epochs: int) -> tuple[float, float]:
-    """Training loss of the last epoch and test accuracy of one fit at a constant step length."""
+    """Training loss of the last epoch and test accuracy of one fit at a constant step length.
+
+    A loss that is no longer a number ends a fit: infinite then, and the accuracy 0.
+    """
     pl.seed_everything(seed, verbose=False)
     with tempfile.TemporaryDirectory() as folder:
         run = odeframe.compose(
@@ -39,7 +42,10 @@ def measure(optimizer: str, rate: float, gain: float, seed: int, epochs: int) ->
             schedule="constant",
             output=folder,
         )
-        trainer = run.fit(max_epochs=epochs, enable_checkpointing=False, limit_val_batches=0, **QUIET)
+        try:
+            trainer = run.fit(max_epochs=epochs, enable_checkpointing=False, limit_val_batches=0, **QUIET)
+        except odeframe.SolveFailed:
+            return math.inf, 0.0
         loss = float(trainer.callback_metrics["train_loss_epoch"])
         return loss, run.test(**QUIET)["test_accuracy"]
 

@@ -88,8 +88,8 @@ class YopoTrainer(AdversarialTrainer):
         x'_0 uniform in B(x);   for j < m:  p_1 at x'_j (full pass),  x'_{j+1} = n steps of P(x' - s sign dH_0/dx')
         u <- u - lr sum_{j >= skip} dJ/du (x'_j)
 
-    The gradient is the sum over ``j``, not the mean, so a plain optimiser wants its step length divided by ``m - skip``.
-    The attack is weak in the first passes; those that ``skip`` counts move it and nothing else.
+    The gradient is the sum over ``j``, not the mean, so a plain optimiser wants its step length divided by
+    ``m - skip``.  The attack is weak in the first passes; those that ``skip`` counts move it and nothing else.
     **Layer one** has a choice.  ``accumulate``: its gradient is taken where that of all other layers is,
     ``sum_j dJ/du_0 (x'_j)``, so that the whole is the gradient of ``sum_j J(x'_j)``; the steps after the last full pass
     would change nothing and are left out: a batch costs ``m`` full passes and ``(m - 1) n`` of layer one.
