@@ -50,6 +50,11 @@ def measure(optimizer: str, rate: float, gain: float, seed: int, epochs: int) ->
         return loss, run.test(**QUIET)["test_accuracy"]
 
 
+def shown(loss: float) -> str:
+    """A loss, or that there is none to speak of."""
+    return f"{loss:.3f}" if loss < 1000 else "diverged"
+
+
 def main() -> None:
     """Prints medians over the seeds, and how many fits diverged: a loss that is not finite, or above ln 10."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -72,7 +77,7 @@ def main() -> None:
             accuracy = {g: statistics.median(f[1] for f in fits[g]) for g in fits}
             lost = {g: sum(not f[0] < math.log(10) for f in fits[g]) for g in fits}
             print(
-                f"| {optimizer} | {rate:g} | {loss[0.0]:.3f} | {loss[1.0]:.3f} | {accuracy[0.0]:.3f} | "
+                f"| {optimizer} | {rate:g} | {shown(loss[0.0])} | {shown(loss[1.0])} | {accuracy[0.0]:.3f} | "
                 f"{accuracy[1.0]:.3f} | {lost[0.0]} and {lost[1.0]} of {chosen.seeds} |",
                 flush=True,
             )
