@@ -15,7 +15,7 @@ import torch
 
 import odeframe
 
-RATES = {"SGD": (0.02, 0.05, 0.1, 0.2, 0.4, 0.8), "RMSprop": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)}
+RATES = {"SGD": (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6), "RMSprop": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)}
 ARCHITECTURE = {"name": "resnet", "width": 16, "blocks": 4}
 DATA = {"name": "digits", "flat": True}
 QUIET: dict[str, Any] = {
@@ -27,7 +27,10 @@ QUIET: dict[str, Any] = {
 
 
 def measure(optimizer: str, rate: float, gain: float, seed: int, epochs: int) -> tuple[float, float]:
-    """Training loss of the last epoch and test accuracy of one fit at a constant step length."""
+    """Training loss of the last epoch and test accuracy of one fit at a constant step length.
+
+    A loss that is no longer a number ends a fit: infinite then, and the accuracy 0.
+    """
     pl.seed_everything(seed, verbose=False)
     with tempfile.TemporaryDirectory() as folder:
         run = odeframe.compose(
@@ -39,9 +42,17 @@ def measure(optimizer: str, rate: float, gain: float, seed: int, epochs: int) ->
             schedule="constant",
             output=folder,
         )
-        trainer = run.fit(max_epochs=epochs, enable_checkpointing=False, limit_val_batches=0, **QUIET)
+        try:
+            trainer = run.fit(max_epochs=epochs, enable_checkpointing=False, limit_val_batches=0, **QUIET)
+        except odeframe.SolveFailed:
+            return math.inf, 0.0
         loss = float(trainer.callback_metrics["train_loss_epoch"])
         return loss, run.test(**QUIET)["test_accuracy"]
+
+
+def shown(loss: float) -> str:
+    """A loss, or that there is none to speak of."""
+    return f"{loss:.3f}" if loss < 1000 else "diverged"
 
 
 def main() -> None:
@@ -66,7 +77,7 @@ def main() -> None:
             accuracy = {g: statistics.median(f[1] for f in fits[g]) for g in fits}
             lost = {g: sum(not f[0] < math.log(10) for f in fits[g]) for g in fits}
             print(
-                f"| {optimizer} | {rate:g} | {loss[0.0]:.3f} | {loss[1.0]:.3f} | {accuracy[0.0]:.3f} | "
+                f"| {optimizer} | {rate:g} | {shown(loss[0.0])} | {shown(loss[1.0])} | {accuracy[0.0]:.3f} | "
                 f"{accuracy[1.0]:.3f} | {lost[0.0]} and {lost[1.0]} of {chosen.seeds} |",
                 flush=True,
             )

@@ -61,6 +61,12 @@ class TestYopoHamiltonian(Conformance):
 
 
 @pytest.mark.slow
+class TestYopoThatSkips(Conformance):
+    trainer = {"name": "yopo", "m": 3, "n": 2, "skip": 2, "eps": 0.05}
+    options = SGD
+
+
+@pytest.mark.slow
 class TestTrades(LabelConformance):
     trainer = {"name": "trades", "steps": 2, "eps": 0.05}
 
@@ -170,13 +176,13 @@ def plain_gradients(module, x):
 
 
 @pytest.mark.parametrize("layer_one", ["accumulate", "hamiltonian"])
-@pytest.mark.parametrize("m", [1, 4])
-def test_yopo_without_a_radius_is_m_times_the_plain_gradient(m, layer_one, monkeypatch):
-    module = module_of({"name": "yopo", "m": m, "n": 2, "eps": 0.0, "layer_one": layer_one})
+@pytest.mark.parametrize(("m", "skip"), [(1, 0), (4, 0), (4, 1), (4, 3)])
+def test_yopo_without_a_radius_is_a_multiple_of_the_plain_gradient(m, skip, layer_one, monkeypatch):
+    module = module_of({"name": "yopo", "m": m, "n": 2, "eps": 0.0, "layer_one": layer_one, "skip": skip})
     loss, gradients = one_step(module, monkeypatch)
     assert float(loss) == pytest.approx(module.objective(batch_of()).loss.item(), rel=1e-13)
     for name, expected in plain_gradients(module, batch_of()[0]).items():
-        assert torch.allclose(gradients[name], m * expected, rtol=0, atol=1e-13), name
+        assert torch.allclose(gradients[name], (m - skip) * expected, rtol=0, atol=1e-13), name
 
 
 def hand_made_ascent(module, start, radius, step_size):
@@ -187,16 +193,20 @@ def hand_made_ascent(module, start, radius, step_size):
     return x + (start + step_size * gradient.sign() - x).clamp(-radius, radius)
 
 
-def test_yopo_with_one_inner_step_is_ascent_by_signs(monkeypatch):
+@pytest.mark.parametrize("skip", [0, 1, 2])
+def test_yopo_with_one_inner_step_is_ascent_by_signs(skip, monkeypatch):
     """n = 1: p is that of the very x', so layer one's Hamiltonian has the slope of J itself."""
-    module = module_of({"name": "yopo", "m": 3, "n": 1, "eps": 0.4, "step_size": 0.3})
-    _, gradients = one_step(module, monkeypatch)
+    module = module_of({"name": "yopo", "m": 3, "n": 1, "eps": 0.4, "step_size": 0.3, "skip": skip})
+    loss, gradients = one_step(module, monkeypatch)
     moved = Ball(0.4).draw(batch_of()[0], Noise(0, torch.arange(8)).on(0))
-    total = {name: torch.zeros_like(value) for name, value in gradients.items()}
-    for _ in range(3):
-        for name, value in plain_gradients(module, moved).items():
-            total[name] += value
+    total, losses = {name: torch.zeros_like(value) for name, value in gradients.items()}, []
+    for j in range(3):
+        if j >= skip:
+            losses.append(module.objective_at(moved, batch_of()[1]).loss.item())
+            for name, value in plain_gradients(module, moved).items():
+                total[name] += value
         moved = hand_made_ascent(module, moved, 0.4, 0.3)
+    assert float(loss) == pytest.approx(sum(losses) / len(losses), rel=1e-13)
     for name, expected in total.items():
         assert torch.allclose(gradients[name], expected, rtol=0, atol=1e-13), name
 
@@ -257,6 +267,8 @@ def test_without_a_stem_layer_one_is_the_first_step_of_the_flow():
         ({"name": "free", "m": 4}, 4, 0),
         ({"name": "yopo", "m": 4, "n": 2}, 4, 6),
         ({"name": "yopo", "m": 4, "n": 2, "layer_one": "hamiltonian"}, 4, 12),
+        ({"name": "yopo", "m": 4, "n": 2, "skip": 2}, 4, 6),
+        ({"name": "yopo", "m": 4, "n": 2, "layer_one": "hamiltonian", "skip": 1}, 4, 11),
         ({"name": "trades_yopo", "m": 4, "n": 2}, 7, 8),
     ],
 )
@@ -420,6 +432,8 @@ def test_robust_accuracy_of_a_linear_classifier_is_that_of_its_margins():
         ({"name": "free", "m": 0}, "m: got 0"),
         ({"name": "yopo", "m": 0}, "m: got 0"),
         ({"name": "yopo", "n": 0}, "n: got 0"),
+        ({"name": "yopo", "m": 3, "skip": 3}, "skip: got 3, expected 0 to 2"),
+        ({"name": "yopo", "skip": -1}, "skip: got -1"),
         ({"name": "yopo", "layer_one": "both"}, "layer_one: got 'both'"),
         ({"name": "trades", "beta": -1.0}, r"beta: got -1\.0"),
         ({"name": "trades_yopo", "n": 0}, "n: got 0"),

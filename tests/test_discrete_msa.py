@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import odeframe
+from benchmarks.discrete import measure
 from odeframe import CheckpointError, Incompatible, InvalidOption, SolveFailed, packing
 from odeframe.module import FlowModule
 from odeframe.specification import DataSpec
@@ -332,3 +333,13 @@ def test_digits_are_read_with_discrete_weights(kind, accuracy, nonzero, tmp_path
     assert path.stat().st_size <= whole / (16 if kind == "binary" else 11)
     x = next(iter(run.data.test_dataloader()))[0]
     assert torch.equal(packing.load(path)(x), run.module.eval()(x))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("kind", "nonzero"), [("binary", 1.0), ("ternary", 0.3)])
+def test_few_pictures_of_mnist_are_read_with_discrete_weights(kind, nonzero):
+    """One fit of the benchmark: images that move, and real parameters at a step length of their own."""
+    found = measure("mnist_5k", kind, 0)
+    assert found["accuracy"] >= 0.95 and found["nonzero"] <= nonzero, found
+    assert found["file"] <= found["float32"] / (16 if kind == "binary" else 11) and found["same"], found

@@ -22,6 +22,22 @@ class TestGradientTrainerWithTheAdjoint(TrainerConformance):
     options = {"optimizer": "Adam", "learning_rate": 0.01, "solver": {"name": "rk4", "steps": 4}}
 
 
+@pytest.mark.slow
+class TestGradientTrainerWithCheckpoints(TrainerConformance):
+    trainer = "checkpoint"
+
+
+@pytest.mark.slow
+class TestGradientTrainerWithReversal(TrainerConformance):
+    trainer = "reversible"
+    architecture = {"name": "neural_ode", "width": 4}
+    options = {
+        "optimizer": "Adam",
+        "learning_rate": 0.01,
+        "solver": {"name": "reversible_midpoint", "steps": 4},
+    }
+
+
 def test_reduce_gradients_sets_them_and_counts_a_missing_one_as_zero() -> None:
     layer = nn.Linear(2, 1)
     reduce_gradients(layer.parameters(), [torch.ones(1, 2), None])

@@ -23,6 +23,7 @@ class Digits(Handwritten):
         limit: keep the first so many of the shuffled training samples; validation and test stay whole.
         dequantise: 0, or uniform noise on every pixel, for densities: each training image is in the set so many times,
             each time with other noise; validation and test images once.
+        shift: training images are moved by up to so many whole pixels each way, anew in each epoch.
 
     Raises:
         InvalidOption: where ``limit`` is outside 1 to 1257 (when the data are loaded).

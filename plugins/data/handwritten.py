@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,8 +11,9 @@ from torch.utils.data import Dataset
 
 from odeframe.data import DataModule
 from odeframe.errors import InvalidOption
-from odeframe.noise import Noise
+from odeframe.noise import Noise, sample_numbers
 from odeframe.specification import DataSpec
+from odeframe_plugins.data.shifted import drawn_shifts, shifted
 from odeframe_plugins.data.splits import limited, split_rows, tensor_sets
 
 __all__ = ["Handwritten"]
@@ -30,6 +31,10 @@ class Handwritten(DataModule):
     ``dequantise`` adds to each pixel a number that is uniform on (0, 1), a function of a seed, of the image's place in
     the file and of the draw.  A density ``p`` of such inputs bounds the probability ``P`` of an image of grey levels:
     ``log P >= E log p + d log quantum``, where ``quantum = 1 / std`` is a grey level in the unit of the inputs.
+
+    ``shift`` moves each image of a training batch by a whole number of pixels, at most so many up or down and to either
+    side, black where nothing was; a function of the order's seed, the batch and the place in it, so that a resumed fit
+    moves as the whole one would.  Validation and test images stay.
 
     Attributes:
         word: the registry word.
@@ -52,6 +57,7 @@ class Handwritten(DataModule):
         flat: bool = False,
         limit: int | None = None,
         dequantise: int = 0,
+        shift: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers)
         if dequantise < 0:
@@ -59,7 +65,16 @@ class Handwritten(DataModule):
                 f"data {self.word!r}, option dequantise: got {dequantise}, expected 0 for grey levels as they are, or "
                 "how many times each training image is in the set, each time with other noise"
             )
-        self.flat, self.limit, self.dequantise = flat, limit, dequantise
+        if not 0 <= shift < self.side:
+            raise InvalidOption(
+                f"data {self.word!r}, option shift: got {shift}, expected a number of pixels from 0 to {self.side - 1}"
+            )
+        if shift and dequantise:
+            raise InvalidOption(
+                f"data {self.word!r}, option shift: got {shift} beside dequantise: {dequantise}, whose noise a border "
+                "of black pixels would not have; leave out one of them"
+            )
+        self.flat, self.limit, self.dequantise, self.shift = flat, limit, dequantise, shift
 
     @abstractmethod
     def read(self) -> tuple[np.ndarray, np.ndarray]:
@@ -94,6 +109,16 @@ class Handwritten(DataModule):
                 self.shaped((noisy - self.mean) / self.std), np.tile(labels[rows], copies[split]), place
             )
         return sets
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """The batch, its images moved where it is one to train on."""
+        if not self.shift or self.trainer is None or not self.trainer.training:
+            return batch
+        x, *rest = batch
+        number = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready  # of batches before this one
+        shifts = drawn_shifts(x, self.shift, Noise(self._order or 0, sample_numbers(x)).on(number))
+        images = x.reshape(-1, self.side, self.side)
+        return [shifted(images, shifts, -self.mean / self.std).reshape(x.shape), *rest]
 
     def shaped(self, images: np.ndarray) -> np.ndarray:
         """Pixels ``(samples, side^2)`` as samples ``(samples, *input_shape)``."""

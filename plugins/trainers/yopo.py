@@ -86,14 +86,15 @@ class YopoTrainer(AdversarialTrainer):
     Hamiltonian ``H_0 = <p_1, M_0(x')>`` at the costate ``p_1 = -dJ/dx_1``:
 
         x'_0 uniform in B(x);   for j < m:  p_1 at x'_j (full pass),  x'_{j+1} = n steps of P(x' - s sign dH_0/dx')
-        u <- u - lr sum_j dJ/du (x'_j)
+        u <- u - lr sum_{j >= skip} dJ/du (x'_j)
 
-    The gradient is the sum over ``j``, not the mean, so a plain optimiser wants its step length divided by ``m``.
+    The gradient is the sum over ``j``, not the mean, so a plain optimiser wants its step length divided by
+    ``m - skip``.  The attack is weak in the first passes; those that ``skip`` counts move it and nothing else.
     **Layer one** has a choice.  ``accumulate``: its gradient is taken where that of all other layers is,
     ``sum_j dJ/du_0 (x'_j)``, so that the whole is the gradient of ``sum_j J(x'_j)``; the steps after the last full pass
     would change nothing and are left out: a batch costs ``m`` full passes and ``(m - 1) n`` of layer one.
     ``hamiltonian``: layer one ascends its Hamiltonian where the attack left it, ``-sum_j dH_0/du_0 (x'_{j+1})`` with
-    the costate of ``x'_j``: ``m`` full passes and ``m (n + 1)`` of layer one.  The authors' code adds up both.
+    the costate of ``x'_j``: ``m`` full passes and ``m (n + 1) - skip`` of layer one.  The authors' code adds up both.
 
     Args:
         m: full passes a batch; with ``accumulate`` and 1 it trains on the random start.
@@ -101,6 +102,8 @@ class YopoTrainer(AdversarialTrainer):
         eps: radius, in the units of the input.
         step_size: ``s``, the same units; default ``eps / 4``.
         layer_one: ``"accumulate"`` or ``"hamiltonian"``.
+        skip: of the ``m`` passes, how many at first give the attack their costate and the weights no gradient; with
+            ``m - 1`` it trains on the last ``x'`` alone, as ``pgd`` does.
         clip: as for every adversarial rule, and so are the next ones.
         seed: of the starts.
         robust: attacks to measure.
@@ -125,6 +128,7 @@ class YopoTrainer(AdversarialTrainer):
         clip: Clip = "data",
         seed: int = 0,
         robust: str | tuple[str, ...] = (),
+        skip: int = 0,
     ) -> None:
         super().__init__("yopo", eps, eps / 4 if step_size is None else step_size, clip, seed, robust)
         self.at_least_one(m=m, n=n)
@@ -132,7 +136,9 @@ class YopoTrainer(AdversarialTrainer):
             raise InvalidOption(
                 f"{self.word}, option layer_one: got {layer_one!r}, expected {' or '.join(map(repr, POLICIES))}"
             )
-        self.m, self.n, self.layer_one = m, n, layer_one
+        if not 0 <= skip < m:
+            raise InvalidOption(f"{self.word}, option skip: got {skip}, expected 0 to {m - 1}, below m")
+        self.m, self.n, self.layer_one, self.skip = m, n, layer_one, skip
 
     def setup(self, module: Trained) -> None:
         """Refuses a layer one that is not the same function in each pass."""
@@ -142,24 +148,28 @@ class YopoTrainer(AdversarialTrainer):
     def improve(
         self, module: Trained, x: Tensor, target: Any, within: Ball, noise: StepNoise, passes: Passes
     ) -> Tensor:
-        """The mean of ``J`` over the full passes; moves the weights."""
+        """The mean of ``J`` over the full passes that the weights learn from; moves the weights."""
         layers = LayerOne(module.network.steps(x))
         parameters = [parameter for parameter in module.network.parameters() if parameter.requires_grad]
         own = [parameter for parameter in layers.first.parameters() if parameter.requires_grad]
         total = {parameter: torch.zeros_like(parameter) for parameter in parameters}
         moved, losses = within.draw(x, noise), []
         for j in range(self.m):
+            learns = j >= self.skip
             x1 = layers(moved)
-            found = layers.costate(x1, lambda z: objective_of(module, z, target), parameters)
+            counted = parameters if learns else []
+            found = layers.costate(x1, lambda z: objective_of(module, z, target), counted)
             passes.full += 1
-            losses.append(found.objective)
-            for parameter, gradient in zip(parameters, found.gradients, strict=True):
+            losses += [found.objective] * learns
+            for parameter, gradient in zip(counted, found.gradients, strict=True):
                 total[parameter] += gradient
             accumulate = self.layer_one == "accumulate"
             H = inner(found.p, x1) if accumulate else None
             if not accumulate or j < self.m - 1:
                 moved = layers.ascend(x, moved, found.p, within, self.n, self.step_size)
                 passes.first_layer += self.n
+            if not learns:
+                continue
             if H is None:
                 H = layers.hamiltonian(moved, found.p)
                 passes.first_layer += 1
