@@ -73,7 +73,7 @@ def jacobian_cost(cell: nn.Module, states: Tensor, items: Tensor, step: float) -
         step: of Euler's scheme.
     """
     weight, w = cell.operator.weight, items.transpose(0, 1)
-    matrix = weight - weight.t() - cell.gamma * torch.eye(len(weight))
+    matrix = weight - weight.t() - cell.gamma * torch.eye(len(weight), dtype=weight.dtype)
     turned = states[:-1] @ matrix.t()
     value = torch.tanh(turned + cell.read(w))
     slope = 1 - value**2

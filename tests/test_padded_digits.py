@@ -1,0 +1,55 @@
+"""Digits kept through 392 items of noise: what the benchmark measures, and its claim in a size for tests."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import padded_digits
+from benchmarks.padded_digits import accuracy, cell_of, jacobian_cost, kept, network, objective, path, train
+from odeframe.jacobian_costs import JacobianFrobenius
+
+
+@pytest.mark.parametrize("name", ["gated", "ungated"])
+def test_the_cost_is_the_running_cost_of_that_name(name: str) -> None:
+    """``jacobian_frobenius``, exact, that Euler's steps integrate with the state."""
+    torch.manual_seed(0)
+    model, x, y = network(name, 12, 0.5).double(), torch.randn(4, 12, 8, dtype=torch.float64), torch.arange(4)
+    loss, whole = objective(model, x, y, 0.3)
+    flow, (h, drive) = model.get_submodule("stages.flow"), model.get_submodule("stages.stem")(x)
+    solution = flow.solve(h, drive=drive, quadratures=[JacobianFrobenius(exact=True)])
+    expected = solution.quadratures["jacobian_frobenius"][-1].mean()
+    torch.testing.assert_close(whole - loss, 0.3 * expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(model(x), y), rtol=1e-12, atol=0)
+    assert float(jacobian_cost(cell_of(model), torch.stack(path(model, x)), x, 0.5)) > 0
+
+
+@pytest.mark.parametrize("name", ["gated", "plain"])
+def test_the_path_is_the_networks_own(name: str) -> None:
+    torch.manual_seed(0)
+    model, x = network(name, 12, 0.5), torch.randn(4, 12, 8)
+    states = path(model, x)
+    assert len(states) == 13
+    torch.testing.assert_close(model.get_submodule("stages.head")(states[-1]), model(x))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_was_read_is_kept_with_a_gradient_of_one_size_where_a_plain_network_has_none() -> None:
+    """Trained on 400 items, the gated network's gradient is within a factor of 20 at every item looked at."""
+    torch.manual_seed(0)
+    model = network("gated", 16, 0.5)
+    for length, copies in ((16, 20), (32, 10), (64, 8), (128, 6), (400, 2)):
+        model, before = network("gated", length, 0.5), model
+        model.load_state_dict(before.state_dict())
+        train(model, length, copies, 0.01, padded_digits.WEIGHT)
+    reached, sizes = accuracy(model, 400), kept(model, 400)
+    assert reached > 0.8, f"guessing reads 0.10, the network {reached:.3f}"
+    assert max(*sizes, 1.0) / min(*sizes, 1.0) < 20, sizes
+    plain = network("plain", 16, 1.0)
+    train(plain, 16, 10, 0.01)
+    longer = network("plain", 400, 1.0)
+    longer.load_state_dict(plain.state_dict())
+    lost, *_ = kept(longer, 400)
+    assert accuracy(plain, 16) > 0.5, "it does learn what is not far away"
+    assert lost < 1e-6 or lost > 1e6, f"plain: {lost:.1e}"
