@@ -7,6 +7,7 @@ import torch
 
 from benchmarks import padded_digits
 from benchmarks.padded_digits import accuracy, cell_of, jacobian_cost, kept, network, objective, path, train
+from odeframe import build
 from odeframe.jacobian_costs import JacobianFrobenius
 
 
@@ -31,6 +32,19 @@ def test_the_path_is_the_networks_own(name: str) -> None:
     states = path(model, x)
     assert len(states) == 13
     torch.testing.assert_close(model.get_submodule("stages.head")(states[-1]), model(x))
+
+
+@pytest.mark.parametrize(("gated", "sign"), [(False, -1), (True, 1)])
+def test_a_gate_turns_the_shift_of_the_spectrum_into_growth(gated: bool, sign: int) -> None:
+    """Where the value is near -1 the derivative of sigmoid tanh is negative, and ``gamma`` drives states apart."""
+    cell = build("dynamics", "antisymmetric_cell", width=3, inputs=2, gamma=1.0, gated=gated).double()
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.zero_()
+        cell.read.bias.fill_(-2.0)
+    rate = lambda h: cell.rate(h, torch.zeros(1, 2, dtype=torch.float64)).sum(0)  # noqa: E731
+    jacobian = torch.autograd.functional.jacobian(rate, torch.zeros(1, 3, dtype=torch.float64))[:, 0]
+    assert float(torch.linalg.eigvals(jacobian).real.max()) * sign > 0
 
 
 @pytest.mark.slow
