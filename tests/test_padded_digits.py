@@ -22,7 +22,8 @@ def test_the_cost_is_the_running_cost_of_that_name(name: str) -> None:
     expected = solution.quadratures["jacobian_frobenius"][-1].mean()
     torch.testing.assert_close(whole - loss, 0.3 * expected, rtol=1e-10, atol=0)
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(model(x), y), rtol=1e-12, atol=0)
-    assert float(jacobian_cost(cell_of(model), torch.stack(path(model, x)), x, 0.5)) > 0
+    cost = jacobian_cost(cell_of(model), torch.stack(path(model, x)), x, 0.5)
+    torch.testing.assert_close(0.3 * cost, whole - loss, rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("name", ["gated", "plain"])
