@@ -49,7 +49,7 @@ def test_a_gate_turns_the_shift_of_the_spectrum_into_growth(gated: bool, sign: i
 
 
 def learned(name: str) -> tuple[float, list[float]]:
-    """Test accuracy on 400 items, and sizes of the gradient, after the stages of the benchmark with a short last one."""
+    """Test accuracy on 400 items, and sizes of the gradient, after the benchmark's stages with a short last one."""
     torch.manual_seed(0)
     model = network(name, 16, 0.5)
     for length, copies in ((16, 20), (32, 10), (64, 8), (128, 6), (400, 2)):
