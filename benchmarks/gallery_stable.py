@@ -1,4 +1,7 @@
-"""Pictures of docs/parts/architectures_stable.md: ``python -m benchmarks.gallery_stable docs/parts/figures``."""
+"""Pictures of docs/parts/architectures_stable.md: ``python -m benchmarks.gallery_stable docs/parts/figures``.
+
+``--names`` draws some of them.
+"""
 
 from __future__ import annotations
 
@@ -139,23 +142,36 @@ def imexnet(axes: Axes) -> None:
     axes.set(title="imexnet: log10 of a pixel's gradient, one layer", xticks=[], yticks=[])
 
 
-def augmented(axes: Axes) -> None:
-    """Two points that change places on the line, by a way round in the plane."""
+def opposed(width: int, steps: int) -> tuple[Tensor, float]:
+    """The paths of -1 and 1 under a flow of ``width`` features trained on x -> -x, and its loss."""
     torch.manual_seed(0)
-    block = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)).double()
-    flow = Flow(block, solver={"name": "rk4", "steps": 20})
-    x0 = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    block = nn.Sequential(nn.Linear(width, 16), nn.Tanh(), nn.Linear(16, width)).double()
+    flow = Flow(block, solver={"name": "rk4", "steps": steps})
+    x0 = nn.functional.pad(torch.tensor([[-1.0], [1.0]], dtype=torch.float64), (0, width - 1))
     optimizer = torch.optim.Adam(flow.parameters(), lr=0.02)
     for _ in range(200):
         optimizer.zero_grad()
         loss = (flow(x0)[:, 0] + x0[:, 0]).square().mean()
         loss.backward()
         optimizer.step()
-    states = path(flow, x0, 20)
+    return path(flow, x0, steps), loss.item()
+
+
+def continuous(axes: Axes) -> None:
+    """Two points that are to change places on the line: paths cannot cross, and meet at the mean."""
+    states, loss = opposed(1, 40)
+    for k in range(2):
+        axes.plot(torch.linspace(0, 1, 41), states[:, k, 0], ".-")
+    axes.set(title=f"neural_ode: x to -x, loss {loss:.2f}", xlabel="$t$", ylabel="$x$")
+
+
+def augmented(axes: Axes) -> None:
+    """Two points that change places on the line, by a way round in the plane."""
+    states, loss = opposed(2, 20)
     for k, color in ((0, "C0"), (1, "C1")):
         axes.plot(*states[:, k].T, ".-", color=color)
         axes.plot(*states[-1, k], "o", color=color)
-    axes.set(title=f"augmented_neural_ode: x to -x, loss {loss.item():.0e}", xlabel="$x$", ylabel="$a$")
+    axes.set(title=f"augmented_neural_ode: x to -x, loss {loss:.0e}", xlabel="$x$", ylabel="$a$")
 
 
 def second_order(axes: Axes) -> None:
@@ -226,6 +242,7 @@ PICTURES: dict[str, Callable[[Axes], None]] = {
     "hyperbolic": hyperbolic,
     "leapfrog": leapfrog,
     "imexnet": imexnet,
+    "neural_ode": continuous,
     "augmented_neural_ode": augmented,
     "second_order_ode": second_order,
     "antisymmetric_rnn": recurrent,
@@ -237,9 +254,12 @@ def main() -> None:
     """Writes the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--names", default=",".join(PICTURES))
+    given = parser.parse_args()
+    folder = given.folder
     folder.mkdir(parents=True, exist_ok=True)
-    for name, draw in PICTURES.items():
+    for name in given.names.split(","):
+        draw = PICTURES[name]
         figure, axes = plt.subplots(figsize=(4.5, 3.2), layout="constrained")
         draw(axes)
         if axes.get_legend_handles_labels()[0]:

@@ -1,6 +1,6 @@
-"""Accuracy on digits of the networks that were found to be schemes, each with its defaults.
+"""Accuracy on digits of networks, each with its defaults; those that were found to be schemes, unless others are named.
 
-python benchmarks/networks_found.py --epochs 10 --seeds 0,1,2 > table.md
+python -m benchmarks.networks_found --epochs 10 --seeds 0,1,2 --write docs/parts/architectures_found.md
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import logging
 import tempfile
 import time
 import warnings
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 
 import odeframe
+from benchmarks.page import put_rows
 
+MARKS = ("<!-- networks on digits: begin -->", "<!-- networks on digits: end -->")
 NAMES = ("resnet", "projected_resnet", "polynet", "fractalnet", "revnet", "lm_resnet", "rknet")
 NAMES += ("stochastic_depth", "shake_shake", "momentum")
 
@@ -38,18 +41,23 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--names", default=",".join(NAMES))
+    parser.add_argument("--write", type=Path, help="the page whose table gets the rows")
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     print(
-        "| architecture | parameters | test accuracy, a seed each | seconds of a fit |\n|---|---|---|---|", flush=True
+        "| architecture | parameters | test accuracy, a seed each | seconds of a fit, at most |\n|---|---|---|---|",
+        flush=True,
     )
     for name in given.names.split(","):
         found = [measure(name, given.epochs, int(seed)) for seed in given.seeds.split(",")]
         accuracies = ", ".join(f"{accuracy:.3f}" for accuracy, *_ in found)
         seconds = max(seconds for _, seconds, _ in found)
-        print(f"| `{name}` | {found[0][2]:,} | {accuracies} | {seconds:.0f} |", flush=True)
+        row = f"| `{name}` | {found[0][2]:,} | {accuracies} | {seconds:.0f} |"
+        print(row, flush=True)
+        if given.write:
+            put_rows(given.write, MARKS, [row])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from odeframe import Flow, InvalidOption, build, solve
+import odeframe
+from odeframe import Flow, Incompatible, InvalidOption, build, solve
 from odeframe.specification import NetworkSpec
 from odeframe.testing.architectures import ArchitectureConformance
 
@@ -38,10 +39,12 @@ class TestParabolic(ArchitectureConformance):
 
 class TestHyperbolic(ArchitectureConformance):
     architecture = {"name": "hyperbolic", "width": 4, "blocks": 2}
+    solvers = ({"name": "leapfrog", "steps": 6},)
 
 
 class TestLeapfrog(ArchitectureConformance):
     architecture = {"name": "leapfrog", "width": 4, "blocks": 2}
+    solvers = ({"name": "leapfrog", "steps": 6},)
 
 
 class TestIMEXNet(ArchitectureConformance):
@@ -110,6 +113,18 @@ def test_antisymmetric_blocks_have_no_growing_mode(name: str, shape: tuple[int, 
     for x in torch.randn(5, 1, *shape, dtype=torch.float64):
         jacobian = torch.func.jacrev(lambda x: block(torch.tensor(0.0), x))(x).reshape(size, size)
         assert float(torch.linalg.eigvals(jacobian).real.max()) <= 1e-12
+
+
+@pytest.mark.parametrize("name", ["hyperbolic", "leapfrog"])
+@pytest.mark.parametrize("solver", ["euler", "rk4", "dopri5", "reversible_midpoint"])
+def test_a_wave_equation_is_refused_a_solver_that_makes_heat_of_it(name: str, solver: str) -> None:
+    """x' = -K^T act(K x + b) is parabolic; the message has the scheme and the network that were meant."""
+    with pytest.raises(
+        Incompatible, match=f"architecture '{name}' needs a solver with the trait 'second_order'"
+    ) as said:
+        odeframe.compose(name, "digits", solver=solver)
+    assert "A solver that fits the other choices: leapfrog" in str(said.value) and "parabolic" in str(said.value)
+    assert odeframe.compatible("solver", architecture=name) == ["leapfrog"]
 
 
 def test_perturbations_do_not_grow_exponentially() -> None:

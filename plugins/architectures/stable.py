@@ -48,6 +48,7 @@ PARTS = {
     ),
     "hyperbolic": Part(
         f"{NETWORKS}:Hyperbolic",
+        needs=("solver:second_order",),  # under one of first order x' = F(x) is parabolic
         summary="x'' = -K^T act(K x + b) by leapfrog: a wave equation, which keeps its energy",
         source="Ruthotto, Haber 2020, Deep Neural Networks Motivated by Partial Differential Equations",
         facts={
@@ -58,6 +59,7 @@ PARTS = {
     ),
     "leapfrog": Part(
         f"{NETWORKS}:Leapfrog",
+        needs=("solver:second_order",),  # under one of first order x' = F(x) is parabolic
         summary="2 x_k - x_{k-1} + h^2 F(x_k), F = -K^T tanh(K x + b): hyperbolic's scheme with a smooth block",
         source="Haber, Ruthotto 2017; Chang et al. 2018",
         facts={

@@ -49,6 +49,8 @@ class AntisymmetricCell(Recurrent):
 
     The recurrent matrix is shared by gate and value.  The Jacobian in ``h`` has eigenvalues with real parts of at most
     0 without a gate: gradients through a long sequence neither explode nor vanish exponentially for small steps.
+    The derivative of ``sigmoid tanh`` is negative where the value is near -1: there a gate turns the shift by ``gamma``
+    into growth.
 
     Args:
         width: size of the hidden state.
