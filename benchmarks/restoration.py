@@ -3,7 +3,7 @@
     python -m benchmarks.restoration [--train] [--write docs/parts/restoration.md]
 
 Measures the shipped weights, and trains the one-shot network beside them; with ``--train`` trains the weights anew
-first (about eleven minutes of one processor) and replaces the shipped file.
+first (about twelve minutes of one processor) and replaces the shipped file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from odeframe_plugins.tasks.restoration import Restoration
 
 SIGMAS, SIDE = (15, 25, 35, 45, 55, 65, 75), 256
 SEED, BATCH, CROP, RATE, LOOPS = 0, 6, 48, 1.5e-3, (6, 10)
-FIXED, POLICY, ALTERNATING, LAST = 8000, 150, 80, 450
+FIXED, POLICY, ALTERNATING, LAST = 8000, 150, 80, 900
 """Batches: of the weights with given loops; of the policy alone; of both in turn; of the policy alone again."""
 LARGER: dict[str, Any] = {"batch_size": 4, "crop": 96, "levels": (10.0, 80.0)}
 """What the policy sees at the end: the worth of a loop for a picture is not that for a small piece of it."""
