@@ -218,3 +218,15 @@ def test_likelihood_comes_near_the_entropy(tmp_path, trainer):
     found = run.test(logger=False, enable_progress_bar=False)["test_nll"]
     entropy = math.log(8) + 1 + math.log(2 * math.pi * 0.04)
     assert entropy - 0.05 < found < entropy + (0.1 if trainer == "gradient" else 0.15), f"{trainer}: {found:.3f}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_two_moons_come_near_their_entropy(tmp_path):
+    """Half circles of radius 1 with noise 0.1: 1.0076 nats, by a sum over a grid (benchmarks/density_entropy.py)."""
+    data = {"name": "two_moons", "n": 10000, "batch_size": 256}
+    run = odeframe.compose("cnf", data, task="density", output=tmp_path, learning_rate=0.01)
+    torch.manual_seed(0)
+    run.fit(max_epochs=20, enable_progress_bar=False, logger=False, accelerator="cpu", enable_checkpointing=False)
+    found = run.test(logger=False, enable_progress_bar=False)["test_nll"]
+    assert 1.0076 - 0.05 < found < 1.0076 + 0.1, f"{found:.3f}"

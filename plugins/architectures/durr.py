@@ -61,10 +61,10 @@ class DURR(Architecture):
 
     def __init__(
         self,
-        width: int = 32,
-        hidden: int = 64,
-        loops: int = 12,
-        substeps: int = 2,
+        width: int = 48,
+        hidden: int = 96,
+        loops: int = 14,
+        substeps: int = 1,
         fold: int = 2,
         pretrained: bool = False,
     ) -> None:
