@@ -21,8 +21,8 @@ class MovingEndpoint(ControlTrainer):
     1. ``fixed`` batches train ``w`` with a given number of loops, ``Phi(x_n)`` by gradient descent;
     2. ``policy`` batches train ``Q`` with ``w`` frozen.  The reward of going on is ``L(x_n) - L(x_{n+1}) - r``, that
        of stopping 0, with ``L = Phi`` and the running costs, so
-       ``Q(x_n) <- L(x_n) - L(x_{n+1}) - r + max(0, Q(x_{n+1}))``, the last without the maximum (Q-learning,
-       undiscounted; each batch walks all loops, so that every state of it is learned from);
+       ``Q(x_n) <- L(x_n) - L(x_{n+1}) - r + d max(0, Q(x_{n+1}))``, the last without the maximum (Q-learning; each
+       batch walks all loops, so that every state of it is learned from);
     3. from then on in turn: ``period`` batches of ``w`` to where the policy stops, ``period`` of ``Q``.
 
     From part 2 on the policy ends samples in validation, test and prediction.  Logs ``train_policy_loss`` and
@@ -36,6 +36,8 @@ class MovingEndpoint(ControlTrainer):
             [0, 1] that is the third of a batch; batches without one take the second.  Two equal numbers make it one
             for all; the paper's "refined" training has different ones.
         price: ``r``, the cost of a loop, in the units of ``Phi``.
+        discount: ``d`` in [0, 1]; with 0 the policy looks one loop ahead, which is enough where ``L`` first falls and
+            then rises, and leaves ``Q`` near the stop free of what is far ahead.
 
     Raises:
         Incompatible: the network has no policy (``setup``).
@@ -53,6 +55,7 @@ class MovingEndpoint(ControlTrainer):
         period: int = 20,
         loops: tuple[int, int] = (4, 8),
         price: float = 0.0,
+        discount: float = 1.0,
     ) -> None:
         for name, value, least in (("fixed", fixed, 0), ("policy", policy, 0), ("period", period, 1)):
             if value < least:
@@ -64,7 +67,11 @@ class MovingEndpoint(ControlTrainer):
             )
         if not 0 <= price < float("inf"):
             raise InvalidOption(f"trainer 'moving_endpoint', option price: got {price}, expected a number >= 0")
-        self.fixed, self.policy, self.period, self.price = fixed, policy, period, price
+        if not 0 <= discount <= 1:
+            raise InvalidOption(
+                f"trainer 'moving_endpoint', option discount: got {discount}, expected a number in [0, 1]"
+            )
+        self.fixed, self.policy, self.period, self.price, self.discount = fixed, policy, period, price, discount
         self.loops = (loops[0], loops[1])
 
     def setup(self, module: Trained) -> None:
@@ -124,7 +131,7 @@ class MovingEndpoint(ControlTrainer):
             costs = costs if path.costs is None else costs + path.costs[1:]
         worth = network.policy(between.flatten(0, 1)).reshape(between.shape[:2])
         ahead = torch.cat([worth.detach()[1:].clamp(min=0), torch.zeros_like(worth[:1])])
-        return F.smooth_l1_loss(worth, costs[:-1] - costs[1:] - self.price + ahead, beta=0.1)
+        return F.smooth_l1_loss(worth, costs[:-1] - costs[1:] - self.price + self.discount * ahead, beta=0.1)
 
 
 def _network(module: Trained) -> StoppingNetwork:
