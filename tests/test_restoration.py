@@ -218,7 +218,10 @@ def test_parts_of_the_training_leave_the_other_unit_frozen():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_q_learning_finds_where_the_loss_is_least():
+@pytest.mark.parametrize(
+    ("discount", "worth", "stop"), [(1.0, (2.5, 0.5, 1.5, -3.5), 4), (0.5, (2.0, -0.25, 1.5, -3.5), 2)]
+)
+def test_q_learning_finds_where_the_loss_is_least(discount, worth, stop):
     """Costs 3, 1, 2, 0.5, 4 after loops 1 to 5: going on is worth 2.5, 0.5, 1.5 and -3.5, so that all stop after 4."""
 
     class Known(nn.Module):
@@ -247,7 +250,7 @@ def test_q_learning_finds_where_the_loss_is_least():
 
     flow = Flow(Counter(), solver={"name": "euler", "steps": 5}, horizon=(0.0, 5.0))
     made = StoppingNetwork({"flow": flow, "head": Known()}, Bumps(), 5).double()
-    rule = build("trainer", "moving_endpoint")
+    rule = build("trainer", "moving_endpoint", discount=discount)
     path = made.trajectory(torch.zeros(3, 2, dtype=torch.float64))
 
     class Model:
@@ -258,9 +261,9 @@ def test_q_learning_finds_where_the_loss_is_least():
         optimizer.zero_grad()
         rule._policy_loss(Model(), made, path, None).backward()
         optimizer.step()
-    expected = torch.tensor([2.5, 0.5, 1.5, -3.5], dtype=torch.float64)
+    expected = torch.tensor(worth, dtype=torch.float64)
     torch.testing.assert_close(made.policy.worth.detach()[1:5], expected, rtol=0, atol=0.05)
-    assert made.stops(path.states).tolist() == [4, 4, 4]
+    assert made.stops(path.states).tolist() == 3 * [stop]
 
 
 def test_given_loops_follow_the_level():
@@ -278,6 +281,7 @@ def test_given_loops_follow_the_level():
         ({"loops": (5, 4)}, r"loops: got \[5, 4\]"),
         ({"loops": (0, 4)}, "at least 1"),
         ({"price": float("nan")}, "price"),
+        ({"discount": 1.5}, "discount: got 1.5"),
     ],
 )
 def test_options_of_the_rule_are_checked(options, said):
