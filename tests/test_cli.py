@@ -514,6 +514,23 @@ def test_example_configs_run(run, path, monkeypatch, tmp_path):
 
 # --- signals and several processes
 
+
+def test_a_rank_that_was_killed_is_told(capsys):
+    from lightning_fabric.strategies.launchers import subprocess_script
+
+    from odeframe.cli.console import quiet_lightning
+
+    dead = subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+    dead.wait()
+    observer = subprocess_script._ChildProcessObserver(main_pid=0, child_processes=[dead])
+    observer._terminate_all = lambda: None
+    with quiet_lightning():
+        assert observer._run()
+    err = capsys.readouterr().err
+    assert err.startswith("error: [rank: 1] Child process with PID") and "code -9. All ranks are stopped" in err
+    assert "odeframe fit --resume auto" in err
+
+
 MAIN = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored

@@ -371,7 +371,7 @@ def test_likelihoods_against_torch():
         (torch.zeros(2, 5, 2), torch.zeros(3, 2), InvalidOption, "2 particle sets and 3 observations"),
         (torch.zeros(2, 5, 3), torch.zeros(2, 2), InvalidOption, "particles: got 3 components, expected the 2"),
         (torch.zeros(2, 5, 2), torch.zeros(2, 1), InvalidOption, "observation: got 1 components, expected the 2"),
-        (torch.zeros(5, 2), torch.zeros(1, 2), InvalidOption, r"particles: got \(5, 2\)"),
+        (torch.zeros(5, 2), torch.zeros(1, 2), InvalidOption, r"observation: got \(1, 2\) beside one set"),
         (torch.zeros(2, 5, 2, dtype=torch.int64), torch.zeros(2, 2), InvalidOption, "floating-point"),
         ([[0.0, 1.0]], torch.zeros(1, 2), InvalidOption, "got list"),
         (torch.zeros(2, 5, 2).double(), torch.zeros(2, 2).double(), InvalidOption, "torch.float64, and a parameter"),

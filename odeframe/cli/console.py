@@ -26,6 +26,8 @@ CHATTER = (
 """Warnings of Lightning about what a run does on purpose, or says itself."""
 
 _LIGHTNING = ("pytorch_lightning", "lightning_fabric")
+KILLED = "terminated with code -"
+"""What Lightning notes of a rank that a signal has ended, before it kills the others."""
 
 
 def one_line(text: object) -> str:
@@ -45,6 +47,10 @@ class _Notes(logging.StreamHandler):
         """One record; the file it comes from says whose it is."""
         if not any(name in Path(record.pathname).parts for name in _LIGHTNING):
             print(f"note: {one_line(record.getMessage())}", file=sys.stderr)
+        elif KILLED in record.getMessage():
+            what = one_line(record.getMessage()).partition(" Forcefully")[0]
+            resume = "All ranks are stopped; go on from the last checkpoint by odeframe fit --resume auto"
+            print(f"error: {what} {resume}", file=sys.stderr, flush=True)
         elif record.levelno >= logging.ERROR:
             print(f"error: {one_line(record.getMessage())}", file=sys.stderr)
 

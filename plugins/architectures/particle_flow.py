@@ -138,10 +138,17 @@ class ParticleNetwork(Network):
             InvalidOption: other shapes, no floating point, or another dtype or device than the weights.
             DataError: an empty set, or values that are not finite.
         """
-        single = torch.is_tensor(particles) and particles.dim() == 2
-        if single and torch.is_tensor(observation) and observation.dim() == 1:
+        if torch.is_tensor(particles) and particles.dim() == 2:
+            if not torch.is_tensor(observation) or observation.dim() != 1:
+                got = tuple(observation.shape) if torch.is_tensor(observation) else type(observation).__name__
+                raise InvalidOption(f"observation: got {got} beside one set of particles, expected (observation,)")
             return self.assimilate(particles[None], observation[None])[0]
         check_particles(particles, observation)
+        if observation.dtype != particles.dtype:
+            raise InvalidOption(
+                f"observation: got {observation.dtype} beside particles of {particles.dtype}; write "
+                "observation.to(particles.dtype)"
+            )
         stem: Condition = self.stages["stem"]
         for what, got, size in (
             ("particles", particles.shape[-1], stem.state),

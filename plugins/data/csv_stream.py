@@ -72,7 +72,13 @@ class CSVStream(DataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers)
-        check("csv_stream", length=(length, 1), particles=(particles, 1), seed=(seed, 0), state=(state or 1, 1))
+        check(
+            "csv_stream",
+            length=(length, 1),
+            particles=(particles, 1),
+            seed=(seed, 0),
+            state=(1 if state is None else state, 1),
+        )
         if not 0 < prior < math.inf:
             raise InvalidOption(f"data 'csv_stream', option prior: got {prior}, expected a number > 0")
         if len(delimiter) != 1:

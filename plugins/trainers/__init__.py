@@ -76,7 +76,7 @@ PARTS = {
     "trades": Part(
         "odeframe_plugins.trainers.trades:TradesTrainer",
         traits=("automatic", "ddp"),
-        needs=("data:classes",),
+        needs=("data:classes", "architecture:!density"),  # whose output is no score of classes
         summary="the loss on clean inputs, and the divergence from attacked ones",
         source="Zhang et al. 2019, Theoretically Principled Trade-off between Robustness and Accuracy",
     ),
@@ -90,7 +90,7 @@ PARTS = {
     "trades_yopo": Part(
         "odeframe_plugins.trainers.yopo:TradesYopoTrainer",
         traits=("automatic", "ddp"),
-        needs=("data:classes", "solver:step"),
+        needs=("data:classes", "architecture:!density", "solver:step"),
         summary="trades with the attack through layer one alone",
         source="Zhang, Zhang, Lu, Zhu, Dong 2019, You Only Propagate Once, section 4",
     ),
