@@ -140,8 +140,8 @@ class ParticleNetwork(Network):
         """
         if torch.is_tensor(particles) and particles.dim() == 2:
             if not torch.is_tensor(observation) or observation.dim() != 1:
-                got = tuple(observation.shape) if torch.is_tensor(observation) else type(observation).__name__
-                raise InvalidOption(f"observation: got {got} beside one set of particles, expected (observation,)")
+                said = tuple(observation.shape) if torch.is_tensor(observation) else type(observation).__name__
+                raise InvalidOption(f"observation: got {said} beside one set of particles, expected (observation,)")
             return self.assimilate(particles[None], observation[None])[0]
         check_particles(particles, observation)
         if observation.dtype != particles.dtype:
