@@ -99,7 +99,7 @@ class TrainerConformance(Conformance):
     @classmethod
     def labels(cls) -> bool:
         """Whether the rule needs classes."""
-        needs = [need for need, _ in facts_of("trainer", cls.part).needs]
+        needs = [] if cls.part is None else [need for need, _ in facts_of("trainer", cls.part).needs]
         return any((need.kind, need.trait, need.refused) == ("data", "classes", False) for need in needs)
 
     def data(self, ranks: int = 1) -> SmallData:
