@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -223,7 +224,10 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
     class Twice(Record):
         def on_train_batch_end(self, *arguments):
             super().on_train_batch_end(*arguments)
-            signal.raise_signal(signal.SIGINT)  # to this thread: two that are pending in a process are one
+            noting = signal.getsignal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # to this thread
+            while signal.getsignal(signal.SIGINT) == noting:  # two that are pending in a process are one
+                time.sleep(0.001)
             signal.raise_signal(signal.SIGINT)
 
     record, stop = Twice(), InterruptCheckpoint(tmp_path / "checkpoints")
