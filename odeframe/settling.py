@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from odeframe.agreement import BACKWARD, Deferred, Message, Share, at_least_one, check_finite_loss, together
+from odeframe.errors import InvalidOption
 
 __all__ = ["SettlesFailures", "SharedMean", "replicated"]
 
@@ -105,6 +106,11 @@ class SettlesFailures(pl.LightningModule):
     def _loss(self, batch: Any) -> Tensor:
         size = at_least_one(len(self.task.split(batch)[0]))
         loss: Tensor = self.rule.training_step(self, batch)
+        if not isinstance(loss, Tensor) or loss.dim():
+            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise InvalidOption(
+                f"trainer {type(self.rule).__name__}: training_step gave {got}, expected the loss of the batch, 0-d"
+            )
         check_finite_loss(loss)
         self._share.put(loss, size)
         return loss

@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from odeframe import ControlTrainer
-from odeframe.errors import CheckpointError, Incompatible
+from odeframe.errors import CheckpointError, Incompatible, InvalidOption
 from odeframe.module import FlowModule
 from odeframe.reduction import reduce_gradients
 from odeframe.specification import DataSpec
@@ -145,3 +145,13 @@ def test_numbers_of_a_rule_are_logged_beside_the_loss():
 def test_the_state_of_another_rule_is_refused():
     with pytest.raises(CheckpointError, match=r"average.*give the trainer that wrote it"):
         module_of(None).rule.load_state_dict({"average": 1})
+
+
+@pytest.mark.parametrize(("made", "said"), [(None, "gave NoneType"), (torch.ones(3), r"gave a tensor of shape \(3,\)")])
+def test_a_rule_that_gives_no_loss_is_told(made, said):
+    class Silent(ControlTrainer):
+        def training_step(self, module, batch):
+            return made
+
+    with pytest.raises(InvalidOption, match=f"trainer Silent: training_step {said}, expected the loss"):
+        module_of(Silent()).training_step((torch.zeros(4, 3).double(), torch.zeros(4, 2).double()), 0)

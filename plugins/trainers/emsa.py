@@ -67,8 +67,8 @@ class EMSA(SuccessiveApproximations):
     def improve(self, problem: Problem) -> Report:
         """One sweep that is taken, or none where even the largest ``rho`` finds no descent."""
         swept = problem.sweep()
+        self.check_finite(float(problem.local(swept.objective)))
         loss = problem.total(swept.objective)
-        self.check_finite(loss)
         report = Report(problem.local(swept.objective), 0.0, 0)
         before, rho = [p.detach().clone() for p in problem.parameters], self.rho
         while rho <= LARGEST:

@@ -38,7 +38,7 @@ class MSA(SuccessiveApproximations):
     def improve(self, problem: Problem) -> Report:
         """One sweep."""
         swept = problem.sweep()
-        self.check_finite(problem.total(swept.objective))
+        self.check_finite(float(problem.local(swept.objective)))
         if self.search.box is None:
             self._refuse_unbounded(problem, swept)
         ascents, evaluations = self.maximise(problem, swept)

@@ -175,7 +175,7 @@ class SuccessiveApproximations(ControlTrainer):
 
     @staticmethod
     def check_finite(loss: float) -> None:
-        """Raises ``SolveFailed`` where the objective of the batch is no number."""
+        """Raises ``SolveFailed`` where the objective of this rank's batch is no number."""
         if not math.isfinite(loss):
             raise SolveFailed(f"the objective of the batch is {loss}", status="non-finite")
 
