@@ -306,7 +306,7 @@ def test_feedback_beats_open_loop_under_disturbance_and_noise():
 @pytest.mark.slow
 def test_pendulum_swings_up():
     module, x0 = composed("pendulum_swing_up", {"name": "piecewise_linear", "pieces": 25}, steps=25)
-    minimise(module, x0, 100)
+    minimise(module, x0, 200)  # 100 leave a residual of 0.05 to 0.4, by the processor
     angle, speed = module.network(x0)[0].detach()
     assert math.cos(float(angle)) > 0.999 and abs(float(speed)) < 0.05
     assert float(pontryagin_residual(module.network.flows[0], x0)) < 0.15
