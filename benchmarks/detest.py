@@ -92,7 +92,7 @@ def worst(solver: str, rows: dict, field: str, bound: float) -> float:
     """The largest ratio; one above the bound is taken anew, over scipy's largest error at tolerances within 2 %.
 
     Where stability sets the steps, an error is a matter of luck: that of scipy's DOP853 on C3 at 1e-9 lies between
-    6e-10 and 6e-8 at tolerances from 0.98e-9 to 1.02e-9, and which one a solve has depends on the processor's round-off.
+    6e-10 and 6e-8 at tolerances from 0.98e-9 to 1.02e-9, and round-off chooses.
     """
     found = []
     for ((name, tolerance), (ours, _)), ratio in zip(rows.items(), ratios(rows, field), strict=True):
