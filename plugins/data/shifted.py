@@ -26,8 +26,7 @@ def shifted(images: Tensor, shifts: Tensor, fill: float) -> Tensor:
     """
     for axis in (1, 2):
         size = images.shape[axis]
-        source = torch.arange(size, device=images.device) - shifts[:, axis - 1, None]
-        place = source.clamp(0, size - 1)[(..., None) if axis == 1 else (slice(None), None)]
-        inside = ((source >= 0) & (source < size))[(..., None) if axis == 1 else (slice(None), None)]
-        images = torch.where(inside, images.gather(axis, place.expand_as(images)), fill)
+        source = (torch.arange(size, device=images.device) - shifts[:, axis - 1, None]).unsqueeze(3 - axis)
+        inside = (source >= 0) & (source < size)
+        images = torch.where(inside, images.gather(axis, source.clamp(0, size - 1).expand_as(images)), fill)
     return images

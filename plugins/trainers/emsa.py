@@ -67,9 +67,10 @@ class EMSA(SuccessiveApproximations):
     def improve(self, problem: Problem) -> Report:
         """One sweep that is taken, or none where even the largest ``rho`` finds no descent."""
         swept = problem.sweep()
-        self.check_finite(float(problem.local(swept.objective)))
+        local = problem.local(swept.objective)
+        self.check_finite(float(local))
         loss = problem.total(swept.objective)
-        report = Report(problem.local(swept.objective), 0.0, 0)
+        report = Report(local, 0.0, 0)
         before, rho = [p.detach().clone() for p in problem.parameters], self.rho
         while rho <= LARGEST:
             ascents, evaluations = self.maximise(problem, swept, rho)
