@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from odeframe import InvalidOption
+from odeframe import InvalidOption, SolveFailed
 from odeframe_plugins.trainers.hamiltonian import ControlHamiltonian
 
 Inner = Literal["lbfgs", "adam", "closed_form"]
@@ -20,6 +20,9 @@ EVALUATIONS = 2
 SHALLOW, LARGEST_SCALE = 1e-5, 1e30
 """Below this slope, where a loss is all but zero, H is scaled up: torch's L-BFGS holds slopes against sizes of its own,
 and takes no curvature below 1e-10.  The scale has to be a number of single precision."""
+
+BARRIER = 1e3
+"""How far below the start, in its own size, a point without a value counts: a line search cannot use infinities."""
 
 RETRIES = 4
 """How often Adam begins, with a tenth of the step length each time, until it finds a larger value."""
@@ -64,7 +67,11 @@ class Search:
         self.inner, self.iterations, self.learning_rate, self.box = inner, iterations, learning_rate, box
 
     def __call__(self, hamiltonian: ControlHamiltonian) -> Ascent:
-        """Searches from where the parameters are."""
+        """Searches from where the parameters are.
+
+        Raises:
+            SolveFailed: value or slope there is not finite, since states or costates overflow.
+        """
         point = _Point(hamiltonian, self.box)
         done = self.inner == "closed_form" and _closed_form(point)
         if self.inner == "adam":
@@ -78,13 +85,21 @@ class Search:
 
 
 class _Point:
-    """Evaluates at trial points, clipped to the box, and remembers the start and the best."""
+    """Evaluates at trial points, clipped to the box, and remembers the start, clipped too, and the best.
+
+    Outside of the box the function does not change along the slope, so that no search may begin there.
+    """
 
     def __init__(self, hamiltonian: ControlHamiltonian, box: float | None) -> None:
         self.hamiltonian, self.box, self.parameters = hamiltonian, box, hamiltonian.parameters
+        self.clip()
         self.origin = [p.detach().clone() for p in self.parameters]
         self.start, self.slopes = self.evaluate()
         self.norm = math.sqrt(sum(float(slope.square().sum()) for slope in self.slopes))
+        if not math.isfinite(self.start) or not math.isfinite(self.norm):
+            raise SolveFailed(
+                f"a Hamiltonian under the present control is {self.start}, and its slope {self.norm}", status="non-finite"
+            )
 
     best = -math.inf
 
@@ -93,7 +108,7 @@ class _Point:
         trial = [p.detach().clone() for p in self.parameters]
         self.clip()
         value, slopes = self.hamiltonian()
-        if value > self.best:
+        if self.best < value < math.inf:
             self.best, self._kept = value, [p.detach().clone() for p in self.parameters]
         if self.box is not None:
             slopes = [
@@ -114,19 +129,21 @@ class _Point:
                 p.copy_(value)
 
     def finish(self) -> Ascent:
-        """Sets the best point."""
-        if self.best > -math.inf:
-            self.write(self._kept)
+        """Sets the best point, which is at least as good as the start."""
+        self.write(self._kept)
         for p in self.parameters:
             p.grad = None
-        return Ascent(self.start, max(self.best, self.start), self.norm)
+        return Ascent(self.start, self.best, self.norm)
 
     def closure(self) -> float:
-        """For torch's optimisers, which minimise."""
+        """For torch's optimisers, which minimise; where states or costates overflow, a height without a slope."""
         value, slopes = self.evaluate()
+        if not math.isfinite(value) or not all(bool(slope.isfinite().all()) for slope in slopes):
+            value = self.start - BARRIER * (1 + abs(self.start))
+            slopes = [torch.zeros_like(p) for p in self.parameters]
         for p, slope in zip(self.parameters, slopes, strict=True):
             p.grad = (-slope).contiguous()  # L-BFGS flattens it as it lies
-        return -value if math.isfinite(value) else math.inf
+        return -value
 
 
 def _lbfgs(point: _Point, iterations: int) -> None:
@@ -179,6 +196,7 @@ def _closed_form(point: _Point) -> bool:
     curved = product(g)
     if point.box is not None:
         if float(curved.norm()) > precision * point.norm:
+            _set(point, origin)
             return False
         _set(point, torch.where(g == 0, origin, point.box * g.sign()))
         point.evaluate()
