@@ -50,7 +50,7 @@ PARTS = {
         "odeframe_plugins.trainers.msa:MSA",
         traits=("ddp",),
         needs=SWEPT,
-        example={"box": 0.05},  # without one a Hamiltonian that is linear in the weights has no maximum; small, as it is reached
+        example={"box": 0.05},  # a Hamiltonian that is linear in the weights takes each to the box's end
         summary="successive approximations: each layer's weights to the maximum of its Hamiltonian, in a box",
         source="Krylov, Chernous'ko 1962; Li, Chen, Tai, E 2018, section 3",
     ),

@@ -97,9 +97,8 @@ class _Point:
         self.start, self.slopes = self.evaluate()
         self.norm = math.sqrt(sum(float(slope.square().sum()) for slope in self.slopes))
         if not math.isfinite(self.start) or not math.isfinite(self.norm):
-            raise SolveFailed(
-                f"a Hamiltonian under the present control is {self.start}, and its slope {self.norm}", status="non-finite"
-            )
+            found = f"a Hamiltonian under the present control is {self.start}, and its slope {self.norm}"
+            raise SolveFailed(found, status="non-finite")
 
     best = -math.inf
 
