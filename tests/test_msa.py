@@ -363,11 +363,14 @@ def test_the_search_does_not_see_the_scale_of_the_objective(inner):
     assert report.gain > 0 and problem.objective() != before
 
 
-def test_an_objective_that_is_no_number_is_refused():
-    module = module_of("emsa")
+@pytest.mark.parametrize(
+    ("trainer", "hint"), [("emsa", r"inf\. What"), ("msa", "inf, .* a smaller box, or trainer: emsa")]
+)
+def test_an_objective_that_is_no_number_is_refused(trainer, hint):
+    module = module_of(trainer)
     with torch.no_grad():
         module.network.stages["head"][0].bias.fill_(math.inf)
-    refused(module, "the objective of the batch is inf")
+    refused(module, f"the objective of the batch is {hint}")
 
 
 def test_state_is_kept_and_that_of_others_refused():

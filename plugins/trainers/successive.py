@@ -173,11 +173,13 @@ class SuccessiveApproximations(ControlTrainer):
                 f"iterations, though the slope is {slope:.2g}: write {hint}"
             )
 
-    @staticmethod
-    def check_finite(loss: float) -> None:
+    hint: ClassVar[str] = ""
+    """What helps, beside a better solve, where the objective is no number."""
+
+    def check_finite(self, loss: float) -> None:
         """Raises ``SolveFailed`` where the objective of this rank's batch is no number."""
         if not math.isfinite(loss):
-            raise SolveFailed(f"the objective of the batch is {loss}", status="non-finite")
+            raise SolveFailed(f"the objective of the batch is {loss}{self.hint}", status="non-finite")
 
 
 __all__ = ["Inner", "Problem", "Report", "SuccessiveApproximations"]
