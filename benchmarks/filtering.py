@@ -48,7 +48,13 @@ class Setting:
 
 
 GAUSSIAN = Setting({"name": "gaussian_stream"}, 14)
-GENERAL = Setting({"name": "gaussian_stream", "n": 2400, "ahead": 4}, 14, {"hidden": 32, "depth": 1}, "particle_field")
+GENERAL = Setting(
+    {"name": "gaussian_stream", "n": 4800, "ahead": 4},
+    14,
+    {"hidden": 32, "depth": 1},
+    "particle_field",
+    learning_rate=1e-2,
+)
 LINEAR = Setting({"name": "linear_dynamical_system"}, 14)
 MIXTURE = Setting(
     {"name": "mixture_stream", "n": 560},
