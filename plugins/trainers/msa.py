@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from odeframe import Incompatible
 from odeframe.pontryagin import Sweep, trainable
 from odeframe_plugins.trainers.ascent import Inner, Search
@@ -28,6 +30,9 @@ class MSA(SuccessiveApproximations):
 
     Source: Krylov, Chernous'ko 1962; Li, Chen, Tai, E 2018, Maximum Principle Based Algorithms for Deep Learning, 3.
     """
+
+    #: a maximum of each Hamiltonian at a time; it converges where a cost of the control makes them concave enough
+    conformance: ClassVar[dict[str, Any]] = {"problem": "steered", "epochs": 10}
 
     def __init__(
         self, inner: Inner = "lbfgs", iterations: int = 10, inner_learning_rate: float = 0.01, box: float | None = None
