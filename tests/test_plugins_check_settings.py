@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from odeframe import InvalidOption, StepSolver, plugin_check, plugins
+from odeframe import ControlTrainer, InvalidOption, StepSolver, plugin_check, plugins
 from odeframe.component import components
-from odeframe.hookspecs import KINDS
+from odeframe.hookspecs import KINDS, Part
 from odeframe.plugin_check import BROKEN, check_words, word_of
 from odeframe.testing import SolverConformance
 from odeframe.testing.installed import conformance, remarks
@@ -73,6 +73,9 @@ class Corrected(Euler):
     def __init__(self, width: int, steps=None, dt=None, on_failure="raise"):
         super().__init__(steps, dt, on_failure)
         self.scale = nn.Parameter(torch.zeros(width))
+
+    def reset_parameters(self):
+        nn.init.zeros_(self.scale)
 
     def step(self, field, t, dt, x, memory):
         scale = self.scale.to(x.dtype).reshape(1, -1, *[1] * (x.dim() - 2))
@@ -142,11 +145,15 @@ class Silent(Euler):
     conformance = {"test_solving_back_returns": None}
 
 
+def own():
+    """Our own plugin's entry."""
+    return [entry for entry in plugins.installed() if entry.dist.name == "odeframe"]
+
+
 @pytest.fixture
 def offered():
     """A plugin with two parts that leave out a check."""
-    own = [entry for entry in plugins.installed() if entry.dist.name == "odeframe"]
-    plugins.reload([offer("two", solver={"told": Told, "silent": Silent}), *own])
+    plugins.reload([offer("two", solver={"told": Told, "silent": Silent}), *own()])
     try:
         yield
     finally:
@@ -171,6 +178,32 @@ def test_a_rule_gets_a_network_and_data_that_go_with_it():
     assert type(basic.network()).__name__ == "Priced"
     assert conformance("trainer", "gradient").network()["name"] == "resnet"
     assert conformance("trainer", "trades").labels()
+
+
+class Lonely(ControlTrainer):
+    """Goes with no network that there is."""
+
+    traits, needs = ("automatic",), ("architecture:nowhere_to_be_found",)
+
+    def training_step(self, module, batch):
+        return module.objective(batch).loss
+
+
+def test_a_rule_that_no_network_goes_with_is_told_so_by_its_checks_alone():
+    plugins.reload([offer("alone", trainer={"lonely": Part(Lonely, Lonely.traits, Lonely.needs)}), *own()])
+    try:
+        made = conformance("trainer", "lonely")
+        assert remarks({"Test0": made}) == {"Test0": []}
+        with pytest.raises(AssertionError, match="say which: architecture ="):
+            made().module()
+    finally:
+        plugins.reload()
+
+
+def test_the_network_that_was_found_is_told():
+    matching = conformance("trainer", "flow_matching")
+    assert remarks({"Test0": matching})["Test0"][-1] == "trained: cnf, for the task density"
+    assert remarks({"Test0": conformance("trainer", "gradient")}) == {"Test0": []}
 
 
 HANGS = """

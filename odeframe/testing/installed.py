@@ -11,6 +11,7 @@ import odeframe.testing as kit
 from odeframe.compatibility import compatible
 from odeframe.errors import InvalidOption, OdeframeError
 from odeframe.registry import Word, word
+from odeframe.testing.conformance import Conformance
 
 CLASSES = {
     "dynamics": "DynamicsConformance",
@@ -82,6 +83,7 @@ def _remarks(made: type) -> Iterator[str]:
         told = ", ".join(f"{name} = {value!r}" for name, value in stated.items())
         yield f"checked with settings of its own: {told}"
     yield from (f"{check} is left out: {reason}" for check, reason in getattr(made, "left_out", {}).items())
+    yield from made.told() if issubclass(made, Conformance) else ()
 
 
 def _class(kind: str, choice: Any) -> type:

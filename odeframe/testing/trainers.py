@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from odeframe.assembly import split_trainer
 from odeframe.compatibility import compatible, facts_of, why
+from odeframe.errors import UnknownComponent
 from odeframe.module import FlowModule
 from odeframe.options import options_of
 from odeframe.registry import resolve, word
@@ -127,7 +128,11 @@ class TrainerConformance(Conformance):
         ):
             return RESNET
         for name in compatible("architecture", trainer=cls.choice()):
-            if not any(option.required for option in options_of(resolve("architecture", name).load())[0]):
+            try:
+                known, _ = options_of(resolve("architecture", name).load())
+            except UnknownComponent:  # an optional dependency is missing
+                continue
+            if not any(option.required for option in known):
                 return name
         raise AssertionError("no registered architecture goes with the trainer; say which: architecture = ...")
 
@@ -148,6 +153,16 @@ class TrainerConformance(Conformance):
             return CLASSES if cls.labels() else VALUES
         inputs, outputs = shapes.get("input_shapes", ((3,),))[0], tuple(shapes.get("output_shape", (2,)))
         return DataSpec("small", tuple(inputs), "value", None, outputs, (tasks or ["regression"])[0])
+
+    @classmethod
+    def told(cls) -> Iterator[str]:
+        """Which network was found, where it is not the one that most are put to."""
+        try:
+            network = cls.network()
+        except AssertionError:  # which the checks raise too
+            return
+        if cls.architecture is None and cls.problem == "network" and network != RESNET:
+            yield f"trained: {network}, for the task {cls.spec().task}"
 
     def data(self, ranks: int = 1) -> SmallData:
         """What is learned."""
