@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-import xml.etree.ElementTree as ET
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +20,48 @@ from odeframe.errors import UnknownComponent
 
 __all__ = ["Checked", "check_words", "word_of"]
 
-SECONDS = 900
-"""How long the checks of one call may take altogether."""
+SECONDS = 300
+"""How long a single check may take; the checks before it keep their results, and those after it are made anew."""
 
 MODULE = """\
-from odeframe.testing.installed import classes
+import json
+from pathlib import Path
 
-globals().update(classes({words!r}))
+from odeframe.testing.installed import classes, remarks
+
+made = classes({words!r})
+Path("remarks.json").write_text(json.dumps(remarks(made)), "utf-8")
+globals().update(made)
 """
+
+BROKEN = "the process of the checks broke off"
+ENDED = (0, 1)  # pytest's status where all passed, or some failed
+
+REPORTER = """\
+import json
+from pathlib import Path
+
+
+def write(nodeid, outcome, message):
+    where, name = nodeid.split("::", 2)[1:] if nodeid.count("::") > 1 else ("", nodeid)
+    with Path("reports.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps([where, name, outcome, message]) + "\\n")
+
+
+def pytest_runtest_logstart(nodeid, location):
+    write(nodeid, "begun", "")
+
+
+def pytest_runtest_logreport(report):
+    if report.skipped:
+        write(report.nodeid, "skipped", str(report.longrepr[-1] if isinstance(report.longrepr, tuple) else ""))
+    elif report.failed:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        write(report.nodeid, "failed", crash.message if crash else str(report.longrepr))
+    elif report.when == "call":
+        write(report.nodeid, "passed", "")
+"""
+"""Writes what becomes of each check as soon as it is known, so that a process that dies or hangs loses none."""
 
 
 MEANINGS = {
@@ -47,16 +83,19 @@ class Checked:
         part: kind and name.
         passed: how many checks were made and passed.
         failures: each check that failed, with what is most likely wrong.
+        remarks: what must be known of how it was checked: settings of its own, checks that were not made and why.
     """
 
     part: str
     passed: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         failures = [{"check": check, "hint": hint} for check, hint in self.failures]
-        return {"part": self.part, "passed": self.passed, "failed": len(self.failures), "failures": failures}
+        found = {"part": self.part, "passed": self.passed, "failed": len(self.failures), "failures": failures}
+        return {**found, "remarks": self.remarks} if self.remarks else found
 
 
 def word_of(component: Component, options: Mapping[str, Any] | None = None) -> tuple[str, Any]:
@@ -79,17 +118,35 @@ def check_words(words: Sequence[tuple[str, Any]]) -> list[Checked]:
     """
     if importlib.util.find_spec("pytest") is None:
         raise UnknownComponent("plugins check runs its checks by pytest, which is not installed: pip install pytest")
-    found = {f"Test{index}": Checked(_text(*word)) for index, word in enumerate(words)}
-    with tempfile.TemporaryDirectory(prefix="odeframe-check-") as folder:
-        said = _run(Path(folder), words)
-        report = Path(folder) / "report.xml"
-        cases = ET.parse(report).getroot().iter("testcase") if report.is_file() else []
-        for case in cases:
-            _note(found, case)
-    for each in found.values():
-        if not each.passed and not each.failures:
-            each.failures.append(("no check was made", said))
-    return list(found.values())
+    found = [Checked(_text(*word)) for word in words]
+    first = 0
+    while first < len(words):
+        with tempfile.TemporaryDirectory(prefix="odeframe-check-") as folder:
+            said, whole = _run(Path(folder), words[first:])
+            last = _collect(found[first:], Path(folder))
+        end = len(words) if whole or last is None else first + last + 1
+        if last is not None and not whole:  # the part that it was at has its failure; those after it are begun anew
+            found[end - 1].failures.append((BROKEN, said))
+        for each in found[first:end]:
+            if not each.passed and not each.failures:
+                each.failures.append(("no check was made", said))
+        first = end
+    return found
+
+
+def _collect(parts: Sequence[Checked], folder: Path) -> int | None:
+    """Notes the results of a process; returns which part it was at last."""
+    report, told, last = folder / "reports.jsonl", folder / "remarks.json", None
+    places = {f"Test{place}": place for place in range(len(parts))}
+    for line in report.read_text("utf-8").splitlines() if report.is_file() else []:
+        where, name, outcome, message = json.loads(line)
+        if where in places:
+            last = places[where]
+            _note(parts[last], name, outcome, message)
+    for where, remarks in (json.loads(told.read_text("utf-8")) if told.is_file() else {}).items():
+        if last is not None and places[where] <= last:
+            parts[places[where]].remarks[:0] = remarks
+    return last
 
 
 def _text(kind: str, choice: Any) -> str:
@@ -99,44 +156,61 @@ def _text(kind: str, choice: Any) -> str:
     return f"{kind} {choice.get('name')}" + (f" ({options})" if options else "")
 
 
-def _run(folder: Path, words: Sequence[tuple[str, Any]]) -> str:
-    """Runs pytest on a module that makes the classes; returns how it ended, for parts without a result."""
+def _run(folder: Path, words: Sequence[tuple[str, Any]]) -> tuple[str, bool]:
+    """Runs pytest on a module that makes the classes; returns how it ended, and whether it came to its end."""
     (folder / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    (folder / "conftest.py").write_text(REPORTER, "utf-8")
     (folder / "test_installed.py").write_text(MODULE.format(words=list(words)), "utf-8")
-    options = ["-q", "-p", "no:cacheprovider", "-W", "ignore", "--import-mode=importlib", "--junitxml=report.xml"]
-    command = [sys.executable, "-m", "pytest", *options, "test_installed.py"]
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "-W", "ignore"]
+    command = [sys.executable, "-m", "pytest", *options, "--import-mode=importlib", "test_installed.py"]
     one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # checks of trainers fork
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env={**os.environ, **one_thread, "PYTEST_ADDOPTS": "", "MPLBACKEND": "Agg"},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
+    environment = {**os.environ, **one_thread, "PYTEST_ADDOPTS": "", "MPLBACKEND": "Agg"}
+    with (folder / "said.txt").open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
-    except subprocess.TimeoutExpired:
-        return f"the checks did not end within {SECONDS} s"
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("E  ")] or ["no word"]
-    return f"the process of the checks ended with status {done.returncode}: {lines[-1].removeprefix('E').strip()}"
+        try:
+            late = _wait(process, folder / "reports.jsonl")
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with what it has forked
+                process.wait()
+    if late:
+        return f"it did not end within {SECONDS} s", False
+    said = (folder / "said.txt").read_text("utf-8", "replace")
+    lines = [line for line in said.splitlines() if line.startswith("E  ")] or ["no word"]
+    text = f"the process of the checks ended with status {process.returncode}: {lines[-1].removeprefix('E').strip()}"
+    return text, process.returncode in ENDED
 
 
-def _note(found: Mapping[str, Checked], case: ET.Element) -> None:
-    """One test case of pytest's report."""
-    mine = found.get(case.get("classname", "").rpartition(".")[2])
-    if mine is None:
-        return
-    faults = [child for child in case if child.tag in ("failure", "error")]
-    if faults:
-        mine.failures.append((case.get("name", ""), _hint(faults[0])))
-    elif case.find("skipped") is None:
+def _wait(process: subprocess.Popen[bytes], report: Path) -> bool:
+    """Waits for the end of a process; true where nothing was reported for ``SECONDS``."""
+    size, since = -1, time.monotonic()
+    while True:
+        try:
+            process.wait(1.0)
+            return False
+        except subprocess.TimeoutExpired:
+            now = report.stat().st_size if report.is_file() else 0
+            if now != size:
+                size, since = now, time.monotonic()
+            elif time.monotonic() - since > SECONDS:
+                return True
+
+
+def _note(mine: Checked, name: str, outcome: str, message: str) -> None:
+    """One report."""
+    if outcome == "passed":
         mine.passed += 1
+    elif outcome == "failed":
+        mine.failures.append((name, _hint(message)))
+    elif outcome == "skipped":
+        mine.remarks.append(f"{name} was skipped: {message or 'no word'}")
 
 
-def _hint(fault: ET.Element) -> str:
+def _hint(message: str) -> str:
     """What the check says, without pytest's own words."""
-    message = fault.get("message", "").partition("\nassert ")[0]
+    message = message.partition("\nassert ")[0]
     for own in ("AssertionError: ", "Failed: "):
         message = message.removeprefix(own)
     meanings = [meaning for words, meaning in MEANINGS.items() if words in message]

@@ -148,6 +148,8 @@ def _verdicts(found: Iterable[Any]) -> Iterable[str]:
             check, hint = each.failures[0]
             more = f" (and {len(each.failures) - 1} more, see --json)" if len(each.failures) > 1 else ""
             yield textwrap.fill(f"{check}: {hint}{more}", WIDTH, initial_indent="    ", subsequent_indent="    ")
+        for remark in each.remarks:
+            yield textwrap.fill(f"note: {remark}", WIDTH, initial_indent="    ", subsequent_indent="    ")
 
 
 def _status(package: str) -> PluginStatus:

@@ -30,6 +30,7 @@ for _name in (
     "conformance",
     "contract",
     "derivatives",
+    "orders",
     "stepwise",
     "surroundings",
     *(home.rpartition(".")[2] for home in _HOMES.values()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -24,6 +25,8 @@ class ArchitectureConformance(Conformance):
         architecture: a name, or a mapping with options (small ones make the tests quick).
         input_shapes: shapes of one sample.
         solvers: further solvers that it must work with.
+        output_shape: that is asked for.
+        spec: what else it must be told of the data, fields of ``odeframe.NetworkSpec``.
     """
 
     kind = "architecture"
@@ -32,6 +35,7 @@ class ArchitectureConformance(Conformance):
     input_shapes: ClassVar[tuple[tuple[int, ...], ...]] = ((6,), (1, 8, 8))
     solvers: ClassVar[tuple[Any, ...]] = ({"name": "rk4", "steps": 4}, "dopri5")
     output_shape: ClassVar[tuple[int, ...]] = (3,)
+    spec: ClassVar[Mapping[str, Any]] = {}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Each input shape in turn, for the tests that take ``shape``."""
@@ -42,7 +46,11 @@ class ArchitectureConformance(Conformance):
         """The network in float64, with seeded weights."""
         torch.manual_seed(0)
         architecture: Architecture = word("architecture", self.architecture).build()
-        return architecture.build(NetworkSpec(shape, self.output_shape), **words).double()
+        return architecture.build(self.asked(shape), **words).double()
+
+    def asked(self, shape: tuple[int, ...]) -> NetworkSpec:
+        """What the network is built from."""
+        return NetworkSpec(shape, self.output_shape, **self.spec)
 
     @staticmethod
     def batch(shape: tuple[int, ...], size: int) -> Tensor:
@@ -117,4 +125,4 @@ class ArchitectureConformance(Conformance):
         architecture: Architecture = word("architecture", self.architecture).build()
         hint = "pass unknown words on to Architecture.build, which names them: override assemble and default alone"
         with refused(InvalidOption, "task", hint):
-            architecture.build(NetworkSpec(self.input_shapes[0], self.output_shape), task="classification")
+            architecture.build(self.asked(self.input_shapes[0]), task="classification")

@@ -140,6 +140,11 @@ class Conformance:
                 "against which the values that a user writes are held"
             )
 
+    @classmethod
+    def told(cls) -> Iterator[str]:
+        """What is to be known of how this part is checked, where it is not as most of its kind are."""
+        return iter(())
+
     @staticmethod
     def implied_traits() -> Mapping[type, str]:
         """Interfaces that imply a trait."""

@@ -36,7 +36,9 @@ class ContractChecks(SolverChecks):
         """A field for states of any shape where the scheme takes one, else one of two halves; and a state."""
         generator = torch.Generator().manual_seed(1)
         x0 = torch.rand(shape, dtype=torch.float64, generator=generator).to(self.device, dtype)
-        return (Decay() if self.part.opaque else Liouville()), x0
+        dynamics = Decay() if self.part.opaque else Liouville()
+        dynamics.width = shape[1] if len(shape) > 1 else 1
+        return dynamics, x0
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
     @pytest.mark.parametrize("shape", [(3,), (3, 2), (2, 4, 3, 3), (0, 2), (1, 2), (0, 4, 3, 3)], ids=str)

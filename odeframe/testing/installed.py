@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 import odeframe.testing as kit
 from odeframe.compatibility import compatible
-from odeframe.errors import OdeframeError
+from odeframe.errors import InvalidOption, OdeframeError
 from odeframe.registry import Word, word
+from odeframe.testing.conformance import Conformance
 
 CLASSES = {
     "dynamics": "DynamicsConformance",
@@ -45,15 +46,44 @@ def classes(words: Iterable[tuple[str, Any]]) -> dict[str, type]:
 
 
 def conformance(kind: str, choice: Any) -> type:
-    """The conformance class of a part, with the settings that its class states.
+    """The conformance class of a part, with the settings that its class states, or the object for its options.
 
     Raises:
         OdeframeError: the part is unknown, or cannot be built from what is given.
     """
     chosen = word(kind, choice)
-    given = getattr(chosen.component.load() if chosen.component else chosen.object, SETTINGS, {})
-    settings: dict[str, Any] = {**_fitting(chosen), **(given if isinstance(given, Mapping) else {}), kind: choice}
+    stated = getattr(chosen.component.load() if chosen.component else chosen.object, SETTINGS, {})
+    made = _made(kind, choice, chosen, stated)
+    own = getattr(made.part, SETTINGS, stated)
+    return made if own is stated or own == stated else _made(kind, choice, chosen, own)
+
+
+def _made(kind: str, choice: Any, chosen: Word, stated: Any) -> Any:
+    given = dict(stated) if isinstance(stated, Mapping) else {}
+    left_out = {name: given.pop(name) for name in list(given) if name.startswith("test_") and not callable(given[name])}
+    silent = [name for name, reason in left_out.items() if not isinstance(reason, str)]
+    if silent:
+        raise InvalidOption(
+            f"{kind} {chosen}: {SETTINGS} leaves out {', '.join(silent)} without a reason: write it in place of None, "
+            "as {'test_solving_back_returns': 'what is cut off does not come back'}"
+        )
+    dropped = dict.fromkeys(left_out)
+    settings = {**_fitting(chosen), **given, **dropped, kind: choice, "left_out": left_out, "stated": given}
     return type(f"Test{kind.title()}", (getattr(kit, CLASSES[kind]),), settings)
+
+
+def remarks(made: Mapping[str, type]) -> dict[str, list[str]]:
+    """What must be known of how each class checks its part: the settings that the part states, what it leaves out."""
+    return {name: list(_remarks(each)) for name, each in made.items()}
+
+
+def _remarks(made: type) -> Iterator[str]:
+    stated = getattr(made, "stated", {})
+    if stated:
+        told = ", ".join(f"{name} = {value!r}" for name, value in stated.items())
+        yield f"checked with settings of its own: {told}"
+    yield from (f"{check} is left out: {reason}" for check, reason in getattr(made, "left_out", {}).items())
+    yield from made.told() if issubclass(made, Conformance) else ()
 
 
 def _class(kind: str, choice: Any) -> type:

@@ -25,6 +25,7 @@ class Parted(SeparableDynamics, BranchedDynamics, SemilinearDynamics, Stochastic
     Attributes:
         calls: how many times a solver has called the field or one of its parts.
         stiffness: of the linear part, which ``nonlinear`` makes good.
+        width: size of the state along dimension 1.
     """
 
     stiffness: ClassVar[float] = 0.5
@@ -32,7 +33,7 @@ class Parted(SeparableDynamics, BranchedDynamics, SemilinearDynamics, Stochastic
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls = 0
+        self.calls, self.width = 0, 2
 
     @abstractmethod
     def halves(self, t: Tensor, y: Tensor | None, z: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -189,7 +190,11 @@ class Pendulum(Parted):
 
 
 class Decay(Dynamics):
-    """``x' = cos(t) - x``, on states of any shape."""
+    """``x' = cos(t) - x``, on states of any shape, ``width`` the size along dimension 1."""
+
+    def __init__(self, width: int = 1) -> None:
+        super().__init__()
+        self.width = width
 
     def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
         """The field."""
@@ -201,6 +206,7 @@ class Coupled(Parted):
 
     def __init__(self, width: int = 4) -> None:
         super().__init__()
+        self.width = width
         self.lift, self.lower = nn.Linear(width // 2, width // 2), nn.Linear(width // 2, width // 2)
         self.double()
 

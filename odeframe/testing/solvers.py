@@ -12,11 +12,12 @@ from odeframe.registry import registered
 from odeframe.solver import ReversibleSolver, StepSolver
 from odeframe.testing.accuracy import AccuracyChecks
 from odeframe.testing.contract import ContractChecks
+from odeframe.testing.orders import OrderChecks
 from odeframe.testing.problems import Decay
 from odeframe.testing.stepwise import StepChecks
 
 
-class SolverConformance(AccuracyChecks, ContractChecks, StepChecks):
+class SolverConformance(OrderChecks, AccuracyChecks, ContractChecks, StepChecks):
     """Set ``solver`` to a word, a class, or a function that takes options; ``order`` where the class declares none.
 
     Which checks apply follows from what the solver is: a step solver is held against the rules of step maps, an
@@ -38,7 +39,7 @@ class SolverConformance(AccuracyChecks, ContractChecks, StepChecks):
         component = registered("solver", self.part)
         if component is None or any(need.startswith("dynamics:") for need in component.part.needs):
             return
-        flow, x0 = self.flow(Decay(), steps=4), torch.ones(3, 4, dtype=torch.float64, device=self.device)
+        flow, x0 = self.flow(Decay(4), steps=4), torch.ones(3, 4, dtype=torch.float64, device=self.device)
         try:
             flow(x0)
         except AttributeError as error:

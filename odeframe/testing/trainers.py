@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 import pytorch_lightning as pl
@@ -16,27 +17,22 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from odeframe.assembly import split_trainer
-from odeframe.compatibility import facts_of
-from odeframe.costs import KineticEnergy
-from odeframe.dynamics import Dynamics
-from odeframe.flow import Flow
+from odeframe.compatibility import compatible, facts_of, why
+from odeframe.errors import UnknownComponent
 from odeframe.module import FlowModule
-from odeframe.network import Architecture, Network, Parts
-from odeframe.specification import DataSpec, NetworkSpec
-from odeframe.task import Task
+from odeframe.options import options_of
+from odeframe.registry import resolve, word
+from odeframe.specification import DataSpec
 from odeframe.testing.conformance import Conformance
+from odeframe.testing.steered import QUIET, LinearQuadratic, Priced, Velocity
 from odeframe.trainer import ControlTrainer
 
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "accelerator": "cpu",
-}
+__all__ = ["QUIET", "LinearQuadratic", "SmallData", "TrainerConformance", "Velocity"]
+
 TIME_OUT = timedelta(seconds=20)
 
-
+RESNET = {"name": "resnet", "width": 4, "blocks": 3}
+FAR = 3.0
 VALUES = DataSpec("small", (3,), "value", None, (2,), "regression")
 CLASSES = DataSpec("small", (3,), "class", 2)
 
@@ -49,14 +45,22 @@ class SmallData(pl.LightningDataModule):
         batch_size: over all ranks.
         ranks: how many share a batch.
         labels: whether the target is which of its two values is the larger one.
+        spec: other shapes; the target is then half of an input of its shape, with noise, or else normal.
     """
 
-    def __init__(self, size: int = 16, batch_size: int = 8, ranks: int = 1, labels: bool = False) -> None:
+    def __init__(
+        self, size: int = 16, batch_size: int = 8, ranks: int = 1, labels: bool = False, spec: DataSpec | None = None
+    ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(1)
-        x = torch.randn(size, 3, generator=generator, dtype=torch.float64)
-        noise = torch.randn(size, 2, generator=generator, dtype=torch.float64)
-        values = x[:, :2].tanh() - 0.5 * x[:, 2:] + 0.1 * noise
+        if spec is None or (spec.input_shape, spec.target_shape) == (VALUES.input_shape, VALUES.target_shape):
+            x = torch.randn(size, 3, generator=generator, dtype=torch.float64)
+            noise = torch.randn(size, 2, generator=generator, dtype=torch.float64)
+            values = x[:, :2].tanh() - 0.5 * x[:, 2:] + 0.1 * noise
+        else:
+            x = 2 * torch.randn(size, *spec.input_shape, generator=generator, dtype=torch.float64)
+            values = torch.randn(size, *spec.target_shape, generator=generator, dtype=torch.float64)
+            values = 0.5 * x + 0.1 * values if values.shape == x.shape else values
         self.set = TensorDataset(x, values.argmax(1) if labels else values)
         self.batch_size, self.ranks = batch_size, ranks
 
@@ -71,10 +75,15 @@ class SmallData(pl.LightningDataModule):
 class TrainerConformance(Conformance):
     """Set ``trainer`` to a word; ``options`` to further arguments of ``FlowModule``.
 
-    A rule is put to values, or to classes where it needs them.
+    A rule is put to a small residual network with values, or with classes where it needs them.  One that needs another
+    network or task gets the first registered ones that go with it, with data of the shapes by which that network's own
+    class is tested.
 
     Attributes:
         trainer: a name, or a mapping with options.
+        architecture: a word for another network; ``None`` for the one said above.
+        problem: ``"network"``, or ``"steered"``: ``x' = u`` from a frozen layer, at a price for ``u``, begun far from
+            the optimum; for rules that converge where a cost of the control is there to make Hamiltonians concave.
         options: words and optimiser for the module.
         epochs: how many it gets to bring the loss down.
         share: of the first loss, below which it has to come.
@@ -85,7 +94,8 @@ class TrainerConformance(Conformance):
     interface = ControlTrainer
     trainer: ClassVar[Any] = None
     options: ClassVar[dict[str, Any]] = {"optimizer": "Adam", "learning_rate": 0.01}
-    architecture: ClassVar[Any] = {"name": "resnet", "width": 4, "blocks": 3}
+    architecture: ClassVar[Any] = None
+    problem: ClassVar[Literal["network", "steered"]] = "network"
     epochs: ClassVar[int] = 60
     share: ClassVar[float] = 0.5
     ranks: ClassVar[tuple[int, ...]] = (2,)
@@ -100,18 +110,74 @@ class TrainerConformance(Conformance):
     def labels(cls) -> bool:
         """Whether the rule needs classes."""
         needs = [] if cls.part is None else [need for need, _ in facts_of("trainer", cls.part).needs]
-        return any((need.kind, need.trait, need.refused) == ("data", "classes", False) for need in needs)
+        by_task = [need.names for need in needs if need.kind == "task" and need.names]
+        return any("classification" in names and "regression" not in names for names in by_task) or any(
+            (need.kind, need.trait, need.refused) == ("data", "classes", False) for need in needs
+        )
+
+    @classmethod
+    def network(cls) -> Any:
+        """The network that is trained."""
+        if cls.architecture is not None:
+            return cls.architecture
+        if cls.problem == "steered":
+            return Priced()
+        tasks = cls.tasks(RESNET) or ["regression"]
+        if not why("trainer", cls.choice(), "architecture", RESNET) and not {"regression", "classification"}.isdisjoint(
+            tasks
+        ):
+            return RESNET
+        for name in compatible("architecture", trainer=cls.choice()):
+            try:
+                known, _ = options_of(resolve("architecture", name).load())
+            except UnknownComponent:  # an optional dependency is missing
+                continue
+            if not any(option.required for option in known):
+                return name
+        raise AssertionError("no registered architecture goes with the trainer; say which: architecture = ...")
+
+    @classmethod
+    def tasks(cls, architecture: Any) -> list[str]:
+        """The tasks that rule and network ask for by name, in their order; none where any will do."""
+        named = [facts_of(kind, v).needs for kind, v in (("trainer", cls.choice()), ("architecture", architecture))]
+        return [name for needs in named for need, _ in needs if need.kind == "task" for name in need.names]
+
+    @classmethod
+    def spec(cls) -> DataSpec:
+        """What the data are said to be: of the shapes by which the network's class is tested, where it says some."""
+        network = cls.network()
+        component = word("architecture", network).component if isinstance(network, str | Mapping) else None
+        shapes = {} if component is None else getattr(component.load(), "conformance", {})
+        tasks = cls.tasks(network) if isinstance(network, str | Mapping) else []
+        if cls.labels() or not (tasks or shapes):
+            return CLASSES if cls.labels() else VALUES
+        inputs, outputs = shapes.get("input_shapes", ((3,),))[0], tuple(shapes.get("output_shape", (2,)))
+        return DataSpec("small", tuple(inputs), "value", None, outputs, (tasks or ["regression"])[0])
+
+    @classmethod
+    def told(cls) -> Iterator[str]:
+        """Which network was found, where it is not the one that most are put to."""
+        try:
+            network = cls.network()
+        except AssertionError:  # which the checks raise too
+            return
+        if cls.architecture is None and cls.problem == "network" and network != RESNET:
+            yield f"trained: {network}, for the task {cls.spec().task}"
 
     def data(self, ranks: int = 1) -> SmallData:
         """What is learned."""
-        return SmallData(ranks=ranks, labels=self.labels())
+        spec = self.spec()
+        return SmallData(ranks=ranks, labels=self.labels(), spec=None if self.labels() else spec)
 
     def module(self) -> FlowModule:
         """A small network in float64 with seeded weights."""
         torch.manual_seed(0)
-        spec = CLASSES if self.labels() else VALUES
         settings = {"schedule": "constant", **self.options}  # a schedule over a fit would tell 2 epochs from 2 of 4
-        return FlowModule(spec.to_dict(), self.architecture, trainer=self.trainer, **settings).double()
+        module = FlowModule(self.spec().to_dict(), self.network(), trainer=self.trainer, **settings).double()
+        if self.problem == "steered":
+            for parameter in module.network.stages["flow"].parameters():
+                nn.init.constant_(parameter, FAR)
+        return module
 
     def fit(self, module: FlowModule, epochs: int, ranks: int = 1, **options: Any) -> pl.Trainer:
         """Trains quietly on one process, or on forked ones with gloo."""
@@ -182,87 +248,3 @@ class TrainerConformance(Conformance):
         assert torch.equal(self.weights(second), self.weights(whole)), (
             "the resumed run differs: state of the trainer is not in the checkpoint, or depends on the clock"
         )
-
-
-class Velocity(Dynamics):
-    """``x' = u``, the control one velocity for all samples."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.u = nn.Parameter(torch.zeros(width))
-
-    def reset_parameters(self) -> None:
-        """Begins at rest."""
-        nn.init.zeros_(self.u)
-
-    def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
-        """The velocity."""
-        return self.u.expand_as(x)
-
-
-class Steered(Architecture):
-    """``x' = u`` on ``(0, T)`` with the running cost ``r |u|^2 / 2``, Euler's steps, a piece of control each."""
-
-    def __init__(self, horizon: float, price: float, steps: int = 5) -> None:
-        self.horizon, self.price, self.steps = horizon, price, steps
-
-    def assemble(self, spec: NetworkSpec, parts: Parts) -> Network:
-        """One flow; Euler's steps are exact here."""
-        solver, cost = {"name": "euler", "steps": self.steps}, KineticEnergy(self.price)
-        velocity = Velocity(spec.input_shape[0])
-        return Network({"flow": Flow(velocity, "piecewise_constant", solver, "backprop", (0.0, self.horizon), [cost])})
-
-
-class HalfSquare(Task):
-    """``Phi = g |x(T)|^2 / 2``."""
-
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
-
-    def output_shape(self, spec: DataSpec) -> tuple[int, ...]:
-        """That of a state."""
-        return spec.input_shape
-
-    def cost(self, output: Tensor, target: Any) -> Tensor:
-        """``Phi``, ``(batch,)``."""
-        return 0.5 * self.weight * output.square().sum(1)
-
-    def metrics(self, spec: DataSpec) -> Any:
-        """None."""
-        from torchmetrics import MetricCollection
-
-        return MetricCollection({})
-
-
-class LinearQuadratic:
-    """``x' = u``, ``J = mean_i [g |x_i(T)|^2 / 2] + r int |u|^2 / 2 dt`` for a rule of training, in float64.
-
-    The optimum, of the discretised problem too, is ``u = -g m / (r + g T)`` with the mean ``m`` of the initial states,
-    here 8 of 2 components.  The distance to it after some sweeps tells for which ``g T / r`` a rule converges.
-
-    Args:
-        gain: ``g``.
-        price: ``r``.
-        horizon: ``T``.
-    """
-
-    def __init__(self, gain: float, price: float = 1.0, horizon: float = 1.0) -> None:
-        self.gain, self.price, self.horizon = gain, price, horizon
-        self.x = torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) + 1
-
-    def optimum(self) -> Tensor:
-        """``u``, ``(2,)``, the same at all times."""
-        return -self.gain * self.x.mean(0) / (self.price + self.gain * self.horizon)
-
-    def distance(self, trainer: Any, sweeps: int) -> float:
-        """``max |u - optimum|`` over that of the start at rest, after a fit of ``sweeps`` batches of all samples."""
-        torch.manual_seed(0)
-        spec = DataSpec("steered", (2,), "value", None, (2,), "regression")
-        architecture = Steered(self.horizon, self.price)
-        module = FlowModule(spec.to_dict(), architecture, HalfSquare(self.gain), trainer=trainer).double()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            batches: Any = [(self.x,)] * sweeps  # one epoch of them: Lightning's work is by the epoch
-            pl.Trainer(max_epochs=1, devices=1, **QUIET).fit(module, DataLoader(batches, batch_size=None))
-        u = torch.stack([p.detach() for p in module.parameters()])
-        return float((u - self.optimum()).abs().max() / self.optimum().abs().max())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from odeframe import Architecture, Incompatible, InvalidOption, Network
 from odeframe.costs import LagrangeTerm
@@ -25,6 +25,11 @@ class ControlledSystem(Architecture):
     Source: Bryson, Ho 1975, Applied Optimal Control, 2.
     """
 
+    conformance: ClassVar[dict[str, Any]] = {
+        "input_shapes": ((2,),),
+        "output_shape": (2,),
+        "spec": {"dynamics": "double_integrator"},
+    }
     defaults: ClassVar[dict[str, Choice]] = {"control": "piecewise_constant", "solver": "rk4", "trainer": "gradient"}
 
     def __init__(self, steps: int = 24) -> None:

@@ -53,6 +53,12 @@ class PDENet(Architecture):
     Source: Long, Lu, Ma, Dong 2018, PDE-Net: Learning PDEs from Data.
     """
 
+    conformance: ClassVar[dict[str, Any]] = {
+        "input_shapes": ((1, 8, 8),),
+        "output_shape": (3, 1, 8, 8),
+        "spec": {"interval": 0.01},
+        "solvers": ({"name": "euler", "steps": 2}, "dopri5"),
+    }
     defaults: ClassVar[dict[str, Choice]] = {"control": "constant", "solver": "rk4", "dynamics": "pde_conv"}
 
     def __init__(self, interval: float | None = None, steps: int = 1, spacing: float | None = None) -> None:

@@ -241,7 +241,7 @@ PARTS = {
     ),
     "torchsde": Part(
         "odeframe_plugins.solvers.torchsde:Torchsde",
-        traits=("step", "partitioned", "stochastic"),
+        traits=("step", "partitioned", "stochastic", "one_way"),
         needs=("dynamics:stochastic_dynamics",),
         summary="torchsde's schemes for diagonal noise, Ito and Stratonovich: {name: torchsde, method: srk}",
         source="Li et al. 2020, Scalable Gradients for Stochastic Differential Equations",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -86,6 +86,9 @@ class LayerParallel(StepSolver):
     Source: Guenther, Ruthotto, Schroder, Cyr, Gauger 2020, Layer-Parallel Training of Deep Residual Neural Networks;
     Falgout et al. 2014, Parallel Time Integration with Multigrid.
     """
+
+    #: states and gradients are those of the scheme itself where the iteration has converged
+    conformance: ClassVar[dict[str, Any]] = {"options": {"coarsening": 2, "tolerance": 1e-13}}
 
     def __init__(
         self,

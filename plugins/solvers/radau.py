@@ -40,6 +40,7 @@ class Radau(ImplicitAdaptive):
 
     traits: ClassVar[tuple[str, ...]] = ("adaptive", "implicit")
     order, error_order, coupling = 5, 4, Coupling(MATRIX, NODES)
+    dense_order: ClassVar[int] = 3  # the collocation polynomial's
     _gamma = next(value.real for value, _, _ in coupling.modes if not isinstance(value, complex))
     #: rows that make ``dt f(t + dt, y_3)`` and ``e . z`` of the increments
     _ends = (tuple(torch.linalg.inv(coupling.matrix)[2].tolist()), ERROR)

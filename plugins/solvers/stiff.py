@@ -115,6 +115,8 @@ class ImplicitAdaptive(AdaptiveSolver):
         max_newton: corrections of a stage.
     """
 
+    #: an order is seen where the iteration ends far below the error of a step
+    conformance: ClassVar[dict[str, Any]] = {"options": {"newton_tol": 1e-7, "max_newton": 20}}
     per_sample_steps: ClassVar[bool] = True
     lost_status: ClassVar[Status] = Status.NEWTON_FAILED
     coupling: ClassVar[Coupling]

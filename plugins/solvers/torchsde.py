@@ -41,7 +41,7 @@ class Torchsde(StepSolver):
     Efficient and Accurate Gradients for Neural SDEs.
     """
 
-    traits = ("step", "partitioned", "stochastic")
+    traits = ("step", "partitioned", "stochastic", "one_way")
     needs = ("dynamics:stochastic_dynamics",)
     opaque = False
     restart = "breakpoints"

@@ -23,6 +23,7 @@ PARTS = {
         "odeframe_plugins.trainers.moving_endpoint:MovingEndpoint",
         traits=("ddp",),
         needs=("architecture:stopped",),
+        example={"fixed": 2, "policy": 1, "period": 2, "loops": (2, 3)},  # all of its parts within a few batches
         summary="the weights by gradient descent, the end time of each sample by Q-learning, in turn",
         source="Zhang, Lu, Liu, Dong 2019, Dynamically Unfolding Recurrent Restorer, section 3",
     ),

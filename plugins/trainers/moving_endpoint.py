@@ -47,6 +47,10 @@ class MovingEndpoint(ControlTrainer):
 
     automatic_optimization = False
     traits: ClassVar[tuple[str, ...]] = ("ddp",)
+    conformance: ClassVar[dict[str, Any]] = {
+        "architecture": {"name": "durr", "width": 6, "hidden": 6, "loops": 3},
+        "epochs": 20,
+    }
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from odeframe import Incompatible
 from odeframe.pontryagin import Sweep, trainable
@@ -32,6 +32,8 @@ class MSA(SuccessiveApproximations):
     """
 
     hint: ClassVar[str] = ", and no sweep of msa has to lower it: write a smaller box, or trainer: emsa"
+    #: a maximum of each Hamiltonian at a time; it converges where a cost of the control makes them concave enough
+    conformance: ClassVar[dict[str, Any]] = {"problem": "steered", "epochs": 10}
 
     def __init__(
         self, inner: Inner = "lbfgs", iterations: int = 10, inner_learning_rate: float = 0.01, box: float | None = None
