@@ -55,7 +55,9 @@ class EMSA(SuccessiveApproximations):
         halve_after: int = 3,
     ) -> None:
         if not 0 < rho < math.inf:
-            raise InvalidOption(f"trainer 'emsa': option rho: got {rho}, expected > 0; without penalties it is 'msa'")
+            raise InvalidOption(
+                f"trainer 'emsa': option rho: got {rho}, expected a finite number > 0; without penalties it is 'msa'"
+            )
         if not 0 < decrease < 1:
             raise InvalidOption(f"trainer 'emsa': option decrease: got {decrease}, expected between 0 and 1")
         if halve_after < 1:
