@@ -348,6 +348,7 @@ def test_jpeg_is_worst_at_the_lowest_quality():
         ({"degradation": "blur"}, "degradation"),
         ({"levels": (55, 25)}, "second not below"),
         ({"levels": (0, 300)}, "sigmas from 0 to 255"),
+        ({"levels": (0, 0)}, "second sigma above 0"),
         ({"levels": (0, 50), "degradation": "jpeg"}, "qualities from 1 to 95"),
         ({"crop": 4}, "crop: got 4"),
         ({"n": 0}, "n: got 0"),
