@@ -62,11 +62,12 @@ def why(kind_a: str, a: Any, kind_b: str, b: Any) -> list[str]:
     return between(facts_of(kind_a, a), facts_of(kind_b, b))
 
 
-def check(chosen: Mapping[str, Any]) -> None:
+def check(chosen: Mapping[str, Any], beside: Mapping[str, Any] | None = None) -> None:
     """Hold every choice against every other.
 
     Args:
         chosen: kind to choice, each as for ``why``; None, as a kind that is not there, is not checked.
+        beside: choices of other kinds, not checked, that the suggested names are to fit too.
 
     Raises:
         Incompatible: some do not go together; names each two, the trait, and the registered names that would fit.
@@ -76,7 +77,8 @@ def check(chosen: Mapping[str, Any]) -> None:
     conflicts = _conflicts({kind: _facts(each) for kind, each in words.items()})
     if conflicts:
         reasons = [reason for found in conflicts.values() for reason in found]
-        raise Incompatible(" ".join([*reasons, *_remedies(list(conflicts), words)]))
+        others = {kind: _word(kind, value) for kind, value in (beside or {}).items() if value is not None}
+        raise Incompatible(" ".join([*reasons, *_remedies(list(conflicts), {**others, **words})]))
 
 
 def compatible(kind: str, /, **chosen: Any) -> list[str]:
