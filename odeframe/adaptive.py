@@ -15,6 +15,7 @@ from odeframe.compiled import Compile
 from odeframe.errors import InvalidOption
 from odeframe.field import Field, Law
 from odeframe.grid import check_times
+from odeframe.options import check_positive
 from odeframe.pace import Pace
 from odeframe.sample_pace import SamplePace
 from odeframe.solution import Solution, Status
@@ -83,9 +84,7 @@ class AdaptiveSolver(Solver):
     ) -> None:
         super().__init__(on_failure)
         name = type(self).__name__
-        for option, value in (("rtol", rtol), ("atol", atol), ("first_step", first_step)):
-            if value is not None and not 0 < value < float("inf"):
-                raise InvalidOption(f"solver {name}: option {option}: got {value}, expected > 0")
+        check_positive(f"solver {name}", rtol=rtol, atol=atol, first_step=first_step)
         if max_steps < 1:
             raise InvalidOption(f"solver {name}: option max_steps: got {max_steps}, expected at least 1")
         if per_sample and not self.per_sample_steps:

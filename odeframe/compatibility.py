@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -62,11 +62,12 @@ def why(kind_a: str, a: Any, kind_b: str, b: Any) -> list[str]:
     return between(facts_of(kind_a, a), facts_of(kind_b, b))
 
 
-def check(chosen: Mapping[str, Any]) -> None:
+def check(chosen: Mapping[str, Any], beside: Mapping[str, Any] | None = None) -> None:
     """Hold every choice against every other.
 
     Args:
         chosen: kind to choice, each as for ``why``; None, as a kind that is not there, is not checked.
+        beside: choices of other kinds, not checked, that the suggested names are to fit too.
 
     Raises:
         Incompatible: some do not go together; names each two, the trait, and the registered names that would fit.
@@ -76,7 +77,8 @@ def check(chosen: Mapping[str, Any]) -> None:
     conflicts = _conflicts({kind: _facts(each) for kind, each in words.items()})
     if conflicts:
         reasons = [reason for found in conflicts.values() for reason in found]
-        raise Incompatible(" ".join([*reasons, *_remedies(list(conflicts), words)]))
+        others = {kind: _word(kind, value) for kind, value in (beside or {}).items() if value is not None}
+        raise Incompatible(" ".join([*reasons, *_remedies(list(conflicts), {**others, **words})]))
 
 
 def compatible(kind: str, /, **chosen: Any) -> list[str]:
@@ -100,16 +102,35 @@ def compatible(kind: str, /, **chosen: Any) -> list[str]:
     if kind in chosen:
         raise InvalidOption(f"got {kind}={chosen[kind]!r} among the choices that a {kind} is to fit: leave it out")
     others = {other: facts_of(other, value) for other, value in chosen.items() if value is not None}
-    names = []
+    return sorted(name for name, facts in _fitting(kind, others).items() if not _state({**others, kind: facts}))
+
+
+def _fitting(kind: str, others: Mapping[str, Facts]) -> dict[str, Facts]:
+    """The registered parts of a kind, by name, that go with each of the others."""
+    found = {}
     for component in components(kind):
         try:
             facts = _facts(Word(kind, component))
         except UnknownComponent as error:
-            warnings.warn(f"left out: {error}", stacklevel=2)
+            warnings.warn(f"left out: {error}", stacklevel=3)
             continue
-        if not any(between(facts, other) for other in others.values()) and not _state({**others, kind: facts}):
-            names.append(spelling(component))
-    return sorted(names)
+        if not any(between(facts, other) for other in others.values()):
+            found[spelling(component)] = facts
+    return found
+
+
+def _completes(chosen: Mapping[str, Facts], others: Mapping[str, Sequence[Facts]]) -> bool:
+    """Whether one of each other kind makes a legal whole of these, which each of them goes with."""
+    if _state(chosen):
+        return False
+    if not others:
+        return True
+    kind = min(others, key=lambda each: len(others[each]))
+    for facts in others[kind]:
+        left = {k: [each for each in v if not between(facts, each)] for k, v in others.items() if k != kind}
+        if all(left.values()) and _completes({**chosen, kind: facts}, left):
+            return True
+    return False
 
 
 def _word(kind: str, value: Any) -> Word:
@@ -231,7 +252,11 @@ def _conflicts(facts: Mapping[str, Facts]) -> dict[tuple[str, ...], list[str]]:
 
 
 def _remedies(conflicts: Sequence[tuple[str, ...]], words: Mapping[str, Word]) -> list[str]:
-    """The registered names that settle all conflicts in place of one choice, or else each one for itself."""
+    """The registered names that settle all conflicts in place of one choice, or else each one for itself.
+
+    Of the latter those alone, where there are any, that are part of a legal whole with other words for the rest of the
+    kinds in conflict.
+    """
     texts = []
     for kind in dict.fromkeys(kind for kinds in conflicts for kind in kinds):
         if not all(kind in kinds for kinds in conflicts):
@@ -241,13 +266,31 @@ def _remedies(conflicts: Sequence[tuple[str, ...]], words: Mapping[str, Word]) -
             texts.append(f"{_an(kind).capitalize()} that fits the other choices: {', '.join(names)}.")
     if texts:
         return texts
-    for kinds in conflicts:
-        for kind in kinds:
-            partners = {other: words[other] for other in kinds if other != kind}
-            names = compatible(kind, **partners)
-            fitting = " and ".join(map(str, partners.values()))
-            texts.append(f"{_an(kind).capitalize()} that fits {fitting}: {', '.join(names) or 'none is registered'}.")
+    facts, affected = {kind: _facts(each) for kind, each in words.items()}, {k for kinds in conflicts for k in kinds}
+    for whole in (True, False):
+        for kinds in conflicts:
+            for kind in kinds:
+                partners = [other for other in kinds if other != kind]
+                fixed = {k: facts[k] for k in words if k in partners or (whole and k not in affected)}
+                open_kinds = affected.difference(kinds) if whole else ()
+                names = _names(kind, fixed, open_kinds)
+                if names or not whole:
+                    fits = f"{_an(kind).capitalize()} that fits {' and '.join(str(words[k]) for k in partners)}"
+                    texts.append(f"{fits}: {', '.join(names) or 'none is registered'}.")
+        if texts:
+            break
     return list(dict.fromkeys(texts))
+
+
+def _names(kind: str, fixed: Mapping[str, Facts], open_kinds: Collection[str]) -> list[str]:
+    """The registered names of a kind that go with what is fixed, in a whole that some of the open kinds make legal."""
+    others = {each: _fitting(each, fixed) for each in open_kinds}
+    names = []
+    for name, facts in _fitting(kind, fixed).items():
+        left = {k: [each for each in v.values() if not between(facts, each)] for k, v in others.items()}
+        if all(left.values()) and _completes({**fixed, kind: facts}, left):
+            names.append(name)
+    return sorted(names)
 
 
 def _an(kind: str) -> str:

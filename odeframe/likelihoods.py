@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from odeframe.errors import DataError, InvalidOption, suggestion
-from odeframe.options import construct
+from odeframe.options import check_positive, construct
 
 __all__ = ["LIKELIHOODS", "Likelihood", "check_log_likelihood", "likelihood_of"]
 
@@ -69,7 +69,7 @@ class LinearGaussian(Likelihood):
     name = "linear_gaussian"
 
     def __init__(self, matrix: Sequence[Sequence[float]] | None = None, deviation: float = 1.0) -> None:
-        self.matrix, self.deviation = _checked_matrix(self.name, matrix), _positive(self.name, "deviation", deviation)
+        self.matrix, self.deviation = _checked_matrix(self.name, matrix), _checked_deviation(self.name, deviation)
 
     def log_prob(self, observation: Tensor, x: Tensor) -> Tensor:
         """The normal density of ``o - C x``."""
@@ -102,7 +102,7 @@ class TwoMeans(Likelihood):
     name = "two_means"
 
     def __init__(self, deviation: float = 1.0) -> None:
-        self.deviation = _positive(self.name, "deviation", deviation)
+        self.deviation = _checked_deviation(self.name, deviation)
 
     def log_prob(self, observation: Tensor, x: Tensor) -> Tensor:
         """The mixture's density of one number."""
@@ -125,7 +125,7 @@ class LinearRegression(Likelihood):
     name = "linear_regression"
 
     def __init__(self, deviation: float = 1.0) -> None:
-        self.deviation = _positive(self.name, "deviation", deviation)
+        self.deviation = _checked_deviation(self.name, deviation)
 
     def log_prob(self, observation: Tensor, x: Tensor) -> Tensor:
         """The normal density of the residual."""
@@ -214,10 +214,9 @@ def _linear(observation: Tensor, x: Tensor) -> Tensor:
     return (observation[..., :-1] * x[..., :-1]).sum(-1) + x[..., -1]
 
 
-def _positive(name: str, option: str, value: float) -> float:
-    if not 0 < value < math.inf:
-        raise InvalidOption(f"likelihood {name!r}: option {option}: got {value}, expected a number > 0")
-    return float(value)
+def _checked_deviation(name: str, deviation: float) -> float:
+    check_positive(f"likelihood {name!r}", deviation=deviation)
+    return float(deviation)
 
 
 def _checked_matrix(name: str, matrix: Sequence[Sequence[float]] | None) -> Tensor | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -230,6 +231,13 @@ class FlowModule(OffersTaskMethods, SettlesFailures):
     def on_train_start(self) -> None:
         """All ranks take one seed of the fit's noise."""
         self._noise.start(self.trainer)
+
+    def on_fit_end(self) -> None:
+        """Says so where nothing was trained."""
+        if self.trainer.global_step == 0:
+            names = ("max_epochs", "max_steps", "limit_train_batches")
+            limits = ", ".join(f"{name}={getattr(self.trainer, name)}" for name in names)
+            rank_zero_warn(f"nothing was trained, the weights are as they were: got {limits}")
 
     def on_train_end(self) -> None:
         """Leaves the flows to torch's generator."""

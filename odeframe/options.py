@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import numbers
 import types
 import typing
@@ -13,7 +14,7 @@ from typing import Any
 
 from odeframe.errors import InvalidOption, OdeframeError, suggestion
 
-__all__ = ["Option", "check_options", "construct", "options_of"]
+__all__ = ["Option", "check_not_negative", "check_options", "check_positive", "construct", "options_of"]
 
 _EMPTY = inspect.Parameter.empty
 
@@ -95,6 +96,28 @@ def check_options(
     missing = [option.name for option in known if option.required and option.name not in options]
     if missing and not partial:
         raise InvalidOption(f"{kind} {name!r} needs the option {', '.join(map(repr, missing))}. {has}")
+
+
+def check_positive(who: str, /, **options: float | None) -> None:
+    """Refuses options that are no finite numbers > 0.
+
+    Args:
+        who: whose they are, for the message.
+        **options: the values by name; ``None`` is not checked.
+
+    Raises:
+        InvalidOption: one is zero, negative, infinite or nan.
+    """
+    for name, value in options.items():
+        if value is not None and not 0 < value < math.inf:
+            raise InvalidOption(f"{who}, option {name}: got {value}, expected a finite number > 0")
+
+
+def check_not_negative(who: str, /, **options: float | None) -> None:
+    """The same, of options that may be zero."""
+    for name, value in options.items():
+        if value is not None and not 0 <= value < math.inf:
+            raise InvalidOption(f"{who}, option {name}: got {value}, expected a finite number >= 0")
 
 
 def construct(kind: str, name: str, target: Callable[..., Any], options: Mapping[str, Any]) -> Any:
@@ -202,7 +225,7 @@ def _number_in_text(value: object, hint: Any) -> str:
         number = float(value)
     except ValueError:
         return ""
-    if not fits(number, hint):
+    if not math.isfinite(number) or not fits(number, hint):
         return ""
     return f" Write it as a number, {number} (YAML reads 1e-5 as text, 1.0e-5 as a number)."
 

@@ -13,6 +13,7 @@ from odeframe.compiled import Compile
 from odeframe.errors import InvalidOption, SolveFailed
 from odeframe.field import Field, Law, half_in_autocast
 from odeframe.grid import Grid, check_times, make_grid
+from odeframe.options import check_positive
 from odeframe.solution import Solution, Status
 from odeframe.transforms import batched, finite
 from odeframe.walk import Walk
@@ -163,8 +164,7 @@ class StepSolver(Solver):
             raise InvalidOption(f"solver {name}: got steps={steps} and dt={dt}; write one of them")
         if steps is not None and steps < 1:
             raise InvalidOption(f"solver {name}: option steps: got {steps}, expected at least 1")
-        if dt is not None and not 0 < dt < float("inf"):
-            raise InvalidOption(f"solver {name}: option dt: got {dt}, expected a positive number")
+        check_positive(f"solver {name}", dt=dt)
         self.steps, self.dt, self.compile_step = steps, dt, compile
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

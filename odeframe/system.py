@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from odeframe.dynamics import Dynamics
-from odeframe.errors import InvalidOption
+from odeframe.options import check_positive
 
 START = 0.1  # of the input's draw: small, but at an unstable rest an input of exactly zero would have no gradient
 
@@ -42,8 +42,7 @@ class ControlSystem(Dynamics):
 
     def __init__(self, control_size: int, horizon: float) -> None:
         super().__init__()
-        if not 0 < horizon < float("inf"):
-            raise InvalidOption(f"{type(self).__name__}: option horizon: got {horizon}, expected a number > 0")
+        check_positive(type(self).__name__, horizon=horizon)
         self.control_size, self.horizon = control_size, float(horizon)
         self.u = nn.Parameter(torch.empty(control_size))
         self.reset_parameters()

@@ -105,6 +105,7 @@ ONLY_IN = {
                 f"odeframe.{name}"
                 for name in (
                     "checkpoint_files",
+                    "cli.folder",
                     "cli.lightning",
                     "cli.run",
                     "monitor",

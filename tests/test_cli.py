@@ -416,6 +416,13 @@ def test_a_class_of_an_enabled_plugin_may_be_named(run, tmp_path, monkeypatch):
         sys.modules.pop("far_plugin", None)
 
 
+@pytest.mark.parametrize("limit", ["max_epochs=0", "max_steps=0", "limit_train_batches=0"])
+def test_a_fit_of_nothing_is_said(run, limit):
+    _, err = run("fit", *SMALL, f"--trainer.{limit}", "--output=first", "--quiet")
+    assert "warning: nothing was trained, the weights are as they were: got " in err and limit in err
+    assert Path("first/config.yaml").is_file()
+
+
 def test_a_folder_with_a_run_in_it_is_not_overwritten(run):
     run("fit", *SMALL, "--trainer.max_epochs=1", "--output=first", "--quiet")
     before = Path("first/metrics.csv").read_text()

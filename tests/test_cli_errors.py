@@ -225,6 +225,25 @@ def test_a_failed_solve_is_not_the_input_s_fault(capsys):
     limits = ("--model.architecture=neural_ode", "--model.solver=dopri5", "--model.solver.max_steps=1")
     line = refused(capsys, "fit", *SMALL, *limits, "--model.solver.rtol=1e-9", "--output=run", status=1)
     assert "the solve failed" in line
+    assert Path("run/config.yaml").is_file()  # it had begun
+
+
+def test_a_fit_that_is_refused_leaves_nothing(capsys):
+    line = refused(capsys, "fit", *SMALL, "--model.trainer=emsa", "--trainer.precision=bf16-mixed", "--output=runs/a")
+    assert "outside Lightning's scaling" in line and not list(Path.cwd().iterdir())
+    Path("runs/earlier").mkdir(parents=True)
+    refused(capsys, "fit", *SMALL, "--model.trainer=emsa", "--trainer.precision=bf16-mixed", "--output=runs/a/b")
+    assert [path.name for path in Path("runs").iterdir()] == ["earlier"]
+
+
+def test_a_fit_that_is_refused_leaves_an_earlier_run_where_it_is(capsys):
+    assert main(["fit", *SMALL, "--trainer.max_steps=1", "--output=run", "--quiet"]) == 0
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    capsys.readouterr()
+    line = refused(capsys, "fit", *SMALL, "--model.trainer=emsa", "--trainer.precision=bf16-mixed", "--output=run")
+    assert "earlier" not in line
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in Path("run").iterdir()) == sorted({path.parts[1] for path in before})
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +294,7 @@ def test_what_a_resumed_fit_cannot_do(capsys, checkpoint):
     path = str(checkpoint)
     assert "was trained by Adam, got SGD" in refused(capsys, "fit", "--ckpt_path", path, "--model.optimizer=SGD")
     line = refused(capsys, "fit", "--ckpt_path", path, "--trainer.max_epochs=1", "--output=more")
-    assert "leave nothing to do" in line and "max_epochs=1" in line
+    assert "leave nothing to do" in line and "max_epochs=1" in line and not Path("more").exists()
 
 
 def test_predict_runs_in_one_process(capsys, checkpoint):

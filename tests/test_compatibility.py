@@ -162,6 +162,38 @@ def test_each_name_in_the_error_settles_it() -> None:
             check({**chosen, kind: name})
 
 
+def test_names_that_make_nothing_legal_are_left_out() -> None:
+    parts = {
+        "trainer": {
+            "one": Part("no_such_module:One", needs=("solver:step",)),
+            "two": Part("no_such_module:Two"),
+            "three": Part("no_such_module:Three", traits=("free",), needs=("solver:step",)),
+        },
+        "solver": {
+            "now": Part("no_such_module:Now"),
+            "quick": Part("no_such_module:Quick", traits=("step",)),
+            "slow": Part("no_such_module:Slow", traits=("step", "slow")),
+        },
+        "gradient": {
+            "asking": Part("no_such_module:Asking", needs=("trainer:free",)),
+            "odd": Part("no_such_module:Odd", needs=("solver:!step",)),
+            "plain": Part("no_such_module:Plain"),
+        },
+        "control": {"hasty": Part("no_such_module:Hasty", needs=("solver:!slow",))},
+    }
+    plugins.reload([offer("odeframe", "1.0", **parts)])
+    with pytest.raises(Incompatible) as caught:
+        check({"trainer": "one", "solver": "now", "gradient": "asking", "control": "hasty"})
+    remedies = str(caught.value).partition("lacks. A ")[2]
+    for sentence in (
+        "solver that fits trainer 'one': quick.",  # the control refuses slow
+        "gradient that fits trainer 'one': plain.",  # odd refuses every solver that the trainer takes
+        "trainer that fits solver 'now': two.",
+        "trainer that fits gradient 'asking': three.",
+    ):
+        assert sentence in remedies, str(caught.value)
+
+
 def test_options_count_with_their_value_and_their_default() -> None:
     assert why("trainer", "emsa", "solver", "methods") == []
     assert why("trainer", "emsa", "solver", {"name": "methods", "method": "euler"}) == []

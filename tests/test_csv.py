@@ -150,6 +150,13 @@ def test_csv_constant_column_is_said(table: Write) -> None:
     assert torch.equal(x[:, 1].abs() < 1e-6, torch.ones(40, dtype=torch.bool))
 
 
+@pytest.mark.parametrize("options", [{"target": "y", "task": "regression"}, {"task": "density"}])
+def test_csv_of_three_rows_is_too_short_and_not_constant(table: Write, options: dict[str, str]) -> None:
+    path = table("a,b,y\n1,2,0.5\n2,3,1.5\n3,4,2.5\n")
+    with pytest.raises(DataError, match=r"too few rows: of 3 the split .* leaves one to train on"):
+        CSV(path, **options).setup()
+
+
 FAULTS = {
     "empty file": ("", "the file is empty"),
     "blank lines": ("\n\n  \n", "the file is empty"),

@@ -324,14 +324,16 @@ def test_parts_that_do_not_go_with_sweeps_are_refused():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"rho": 0.0}, "option rho: got 0.0, expected > 0"),
+        ({"rho": 0.0}, "option rho: got 0.0, expected a finite number > 0"),
         ({"rho": -1.0}, "option rho"),
         ({"rho": math.nan}, "option rho"),
+        ({"rho": math.inf}, "option rho: got inf, expected a finite number > 0"),
         ({"decrease": 1.0}, "option decrease"),
         ({"halve_after": 0}, "option halve_after"),
         ({"iterations": 0}, "option iterations"),
         ({"inner": "newton"}, "inner='newton'"),
         ({"inner_learning_rate": 0.0}, "option inner_learning_rate"),
+        ({"inner_learning_rate": math.inf}, "option inner_learning_rate: got inf, expected a finite number > 0"),
     ],
 )
 def test_options_are_checked(options, named):

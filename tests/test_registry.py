@@ -244,6 +244,25 @@ def test_a_wrong_option_is_refused(given_options: dict[str, Any], message: str) 
     assert isinstance(caught.value, ValueError)
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
+def test_no_number_that_is_not_finite_is_suggested(text: str) -> None:
+    with pytest.raises(InvalidOption, match=rf"got rtol='{text}' \(str\), expected float\. Its options"):
+        odeframe.build("solver", "rule", order=1, rtol=text)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, -1.0])
+def test_a_number_has_to_be_finite_and_positive(value: float) -> None:
+    options.check_positive("solver 'rule'", step=None, rtol=1e-300)
+    options.check_not_negative("solver 'rule'", step=None, rtol=0.0)
+    text = f"solver 'rule', option rtol: got {value}, expected a finite number"
+    with pytest.raises(InvalidOption, match=f"{text} > 0"):
+        options.check_positive("solver 'rule'", rtol=value)
+    with pytest.raises(InvalidOption, match=r"got 0\.0, expected a finite number > 0"):
+        options.check_positive("solver 'rule'", rtol=0.0)
+    with pytest.raises(InvalidOption, match=f"{text} >= 0"):
+        options.check_not_negative("solver 'rule'", rtol=value)
+
+
 def test_a_part_without_options_says_so() -> None:
     with pytest.raises(InvalidOption, match=r"solver 'plain' has no option 'a' \(got a=1\). It takes no options."):
         odeframe.build("solver", "plain", a=1)

@@ -98,6 +98,10 @@ def test_a_cell_without_a_sequence_says_where_one_comes_from() -> None:
         build("architecture", "antisymmetric_rnn").build(NetworkSpec((1, 8, 8), (10,)))
     with pytest.raises(Incompatible, match="sequence"):
         odeframe.compose("antisymmetric_rnn", "digits")
+    with pytest.raises(
+        Incompatible, match=r"'sequence'.* An architecture that fits the other choices: antisymmetric_rnn"
+    ):
+        odeframe.compose("resnet", "digits_rows")
 
 
 def test_digits_rows_are_the_digits_and_noise_after_them() -> None:

@@ -78,6 +78,7 @@ class TestEveryMethodOfTorchdiffeq:
             ({"method": "rk5"}, "expected one of"),
             ({"method": "rk4", "options": {"step": 0.1}}, "has no option step; it has"),
             ({"method": "dopri5", "steps": 4}, "fixed-step method"),
+            ({"method": "dopri5", "rtol": float("nan")}, "option rtol: got nan, expected a finite number > 0"),
         ):
             with pytest.raises(InvalidOption, match=said):
                 build("solver", {"name": "torchdiffeq", **options})

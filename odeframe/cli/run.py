@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import warnings
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from odeframe.callbacks import Interrupted
 from odeframe.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from odeframe.checkpoint_files import last_complete
 from odeframe.cli.console import metrics_table, quiet_lightning, say
+from odeframe.cli.folder import RunFolder
 from odeframe.cli.lightning import CommandLine, bar_or_lines, check_trainer_options, input_errors
 from odeframe.cli.sources import LIGHTNING, MODEL_KEYS, SETTINGS, Arguments, read_config
 from odeframe.cli.words import Words, argument_words, completed, on_top, overlaid, with_types
@@ -25,7 +25,7 @@ from odeframe.data import specification
 from odeframe.errors import InvalidOption
 from odeframe.module import LEARNING_RATE, FlowModule
 from odeframe.registry import word
-from odeframe.run import NothingLeft, Run, output_folder
+from odeframe.run import NothingLeft, Run
 
 __all__ = ["run_command"]
 
@@ -74,9 +74,6 @@ def _run(command: str, arguments: Arguments) -> int:
         line.run.restore(path)
         if command == "fit":
             _check_optimizer(line, checkpoint, path)
-    if command == "fit" and main:
-        _make_room(line.run.folder, path)
-        (line.run.output / "config.yaml").write_text(line.config_file(), "utf-8")
     if main and not quiet:
         say(header(line.run))
     if command != "fit":
@@ -174,8 +171,10 @@ def _spelt(component: Any, options: Mapping[str, Any]) -> str:
 
 def _fit(line: CommandLine, ckpt_path: str | None) -> int:
     run, trainer = line.run, line.trainer
+    folder = RunFolder(run.folder, line.config_file(), resumed=ckpt_path is not None)
+    trainer.callbacks.insert(0, folder)  # type: ignore[attr-defined]
     try:
-        with input_errors():
+        with folder if is_main() else nullcontext(), input_errors():
             run.fit_with(trainer, ckpt_path)
     except Interrupted as stop:
         if is_main():
@@ -240,22 +239,6 @@ def _near(path: str) -> str:
     """A path from the current folder where it lies below."""
     whole, here = Path(path).resolve(), Path.cwd().resolve()
     return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)
-
-
-def _make_room(folder: Path, ckpt_path: str | None) -> None:
-    """Moves an earlier run in the folder aside, unless this one goes on from a checkpoint."""
-    output_folder(folder)
-    names = ("config.yaml", "metrics.csv", "hparams.yaml", "checkpoints", "figures", "predictions.csv")
-    there = [folder / name for name in names if (folder / name).exists()]
-    if ckpt_path is not None or not any(path.name in ("metrics.csv", "checkpoints") for path in there):
-        return
-    count = 1
-    while (aside := folder / f"earlier-{count}").exists():
-        count += 1
-    aside.mkdir()
-    for path in there:
-        shutil.move(path, aside / path.name)
-    warnings.warn(f"{folder} held an earlier run, which is now in {aside}", stacklevel=2)
 
 
 def _evaluate(command: str, line: CommandLine, ckpt_path: str | None) -> int:

@@ -10,6 +10,7 @@ from odeframe import Architecture, InvalidOption, Network
 from odeframe.drive import SequenceDrive
 from odeframe.flow import Choice
 from odeframe.network import Parts
+from odeframe.options import check_not_negative, check_positive
 from odeframe.specification import NetworkSpec
 from odeframe_plugins.architectures import stages
 
@@ -50,10 +51,8 @@ class AntisymmetricRNN(Architecture):
     def __init__(self, width: int = 64, step: float = 0.05, gamma: float = 0.01, gated: bool = False) -> None:
         if width < 1:
             raise InvalidOption(f"architecture 'antisymmetric_rnn': option width: got {width}, expected at least 1")
-        if not 0 < step < float("inf"):
-            raise InvalidOption(f"architecture 'antisymmetric_rnn': option step: got {step}, expected > 0")
-        if not 0 <= gamma < float("inf"):
-            raise InvalidOption(f"architecture 'antisymmetric_rnn': option gamma: got {gamma}, expected >= 0")
+        check_positive("architecture 'antisymmetric_rnn'", step=step)
+        check_not_negative("architecture 'antisymmetric_rnn'", gamma=gamma)
         self.width, self.step, self.gamma, self.gated = width, step, gamma, gated
 
     def default(self, kind: str, spec: NetworkSpec) -> Choice:

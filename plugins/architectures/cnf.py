@@ -8,6 +8,7 @@ from odeframe import Architecture, InvalidOption, Network
 from odeframe.flow import Choice
 from odeframe.jacobian_costs import LogDensity
 from odeframe.network import Parts
+from odeframe.options import check_positive
 from odeframe.specification import NetworkSpec
 
 EXACT_UP_TO = 4
@@ -44,8 +45,7 @@ class CNF(Architecture):
         depth: int = 3,
         trace: Literal["auto", "exact", "hutchinson"] = "auto",
     ) -> None:
-        if not 0 < horizon < float("inf"):
-            raise InvalidOption(f"architecture 'cnf': option horizon: got {horizon}, expected > 0")
+        check_positive("architecture 'cnf'", horizon=horizon)
         if trace not in ("auto", "exact", "hutchinson"):
             raise InvalidOption(
                 f"architecture 'cnf': option trace: got {trace!r}, expected 'auto', 'exact' or 'hutchinson'"

@@ -12,6 +12,7 @@ from odeframe.compatibility import traits_of
 from odeframe.flow import Choice
 from odeframe.jacobian_costs import LogDensity
 from odeframe.network import Parts, offer
+from odeframe.options import check_positive
 from odeframe.registry import Word
 from odeframe.specification import NetworkSpec
 
@@ -114,8 +115,7 @@ class CNFImage(Architecture):
     ) -> None:
         if scales < 1:
             raise InvalidOption(f"architecture 'cnf_image': option scales: got {scales}, expected at least 1")
-        if not 0 < horizon < float("inf"):
-            raise InvalidOption(f"architecture 'cnf_image': option horizon: got {horizon}, expected > 0")
+        check_positive("architecture 'cnf_image'", horizon=horizon)
         if trace not in ("exact", "hutchinson"):
             raise InvalidOption(
                 f"architecture 'cnf_image': option trace: got {trace!r}, expected 'exact' or 'hutchinson'"

@@ -9,6 +9,7 @@ from torch import nn
 from odeframe import Architecture, InvalidOption, Network
 from odeframe.flow import Choice
 from odeframe.network import Parts
+from odeframe.options import check_positive
 from odeframe.specification import NetworkSpec
 from odeframe_plugins.architectures import stages
 from odeframe_plugins.architectures.neural_ode import NeuralODE
@@ -37,8 +38,7 @@ class AugmentedNeuralODE(Architecture):
                 raise InvalidOption(
                     f"architecture 'augmented_neural_ode': option {option}: got {value}, expected at least {least}"
                 )
-        if not 0 < horizon < float("inf"):
-            raise InvalidOption(f"architecture 'augmented_neural_ode': option horizon: got {horizon}, expected > 0")
+        check_positive("architecture 'augmented_neural_ode'", horizon=horizon)
         self.augment, self.hidden, self.horizon, self.pool = augment, hidden, horizon, pool
 
     def default(self, kind: str, spec: NetworkSpec) -> Choice:

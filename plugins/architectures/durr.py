@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -77,6 +77,8 @@ class DURR(Architecture):
             )
         self.width, self.hidden, self.loops, self.substeps = width, hidden, loops, substeps
         self.fold, self.pretrained = fold, pretrained
+        if pretrained:
+            self._check_sizes(_shipped_weights()["options"])
 
     def assemble(self, spec: NetworkSpec, parts: Parts) -> Network:
         """Stem, flow, head, and the policy beside them."""
@@ -125,19 +127,31 @@ class DURR(Architecture):
     def _shipped(self) -> Network:
         return self.build(NetworkSpec((1, 64, 64), (1, 64, 64))).eval()
 
+    def _check_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Refuses others than those of the shipped weights."""
+        wrong = [name for name, value in sizes.items() if getattr(self, name) != value]
+        if wrong:
+            got = ", ".join(f"{name}={getattr(self, name)}" for name in wrong)
+            has = ", ".join(f"{name}={value}" for name, value in sizes.items())
+            raise CheckpointError(
+                f"architecture 'durr': the pretrained weights have {has}, got {got}; leave {', '.join(wrong)} out, or "
+                "train without pretrained"
+            )
+
     def _load(self, network: Network) -> None:
         """Gives a network the shipped weights."""
-        found = torch.load(WEIGHTS, map_location="cpu", weights_only=True)
-        has = {name: getattr(self, name) for name in found["options"]}
-        if has != found["options"]:
-            raise CheckpointError(f"architecture 'durr': pretrained weights have {found['options']}, got {has}")
         try:
-            network.load_state_dict(found["state_dict"])
+            network.load_state_dict(_shipped_weights()["state_dict"])
         except RuntimeError as error:
             raise CheckpointError(
                 "architecture 'durr': the pretrained weights are for gray images and the default dynamics and control; "
                 f"leave those words out, or train without pretrained ({str(error).splitlines()[-1].strip()})"
             ) from error
+
+
+def _shipped_weights() -> dict[str, Any]:
+    """``options`` of the network and its ``state_dict``."""
+    return torch.load(WEIGHTS, map_location="cpu", weights_only=True)
 
 
 class RestorationNetwork(StoppingNetwork):

@@ -9,6 +9,7 @@ from torch import nn
 from odeframe import Architecture, InvalidOption, Network
 from odeframe.flow import Choice
 from odeframe.network import Parts
+from odeframe.options import check_positive
 from odeframe.specification import NetworkSpec
 from odeframe_plugins.architectures import stages
 
@@ -37,8 +38,7 @@ class NeuralODE(Architecture):
         for option, value in (("width", width), ("pool", pool)):
             if value < 1:
                 raise InvalidOption(f"architecture {self.name!r}: option {option}: got {value}, expected at least 1")
-        if not 0 < horizon < float("inf"):
-            raise InvalidOption(f"architecture {self.name!r}: option horizon: got {horizon}, expected > 0")
+        check_positive(f"architecture {self.name!r}", horizon=horizon)
         self.width, self.horizon, self.downsample, self.pool = width, horizon, downsample, pool
 
     def default(self, kind: str, spec: NetworkSpec) -> Choice:

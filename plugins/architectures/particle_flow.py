@@ -15,6 +15,7 @@ from odeframe.flow import Choice, Flow
 from odeframe.initial_value import matching
 from odeframe.jacobian_costs import LogDensity
 from odeframe.network import Outcome, Parts
+from odeframe.options import check_positive
 from odeframe.particle_filters import check_particles, moments
 from odeframe.quadrature import columns
 from odeframe.specification import NetworkSpec
@@ -239,8 +240,7 @@ class ParticleFlow(Architecture):
             raise InvalidOption(
                 f"architecture 'particle_flow': option trace: got {trace!r}, expected 'auto', 'exact' or 'hutchinson'"
             )
-        if not 0 < horizon < float("inf"):
-            raise InvalidOption(f"architecture 'particle_flow': option horizon: got {horizon}, expected > 0")
+        check_positive("architecture 'particle_flow'", horizon=horizon)
         self.summary, self.hidden, self.depth, self.stage = summary, hidden, depth, stage
         self.trace, self.horizon = trace, horizon
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from odeframe import Architecture, InvalidOption, Network
 from odeframe.flow import Choice
 from odeframe.network import Parts
+from odeframe.options import check_positive
 from odeframe.specification import NetworkSpec
 
 
@@ -62,9 +63,7 @@ class PDENet(Architecture):
     defaults: ClassVar[dict[str, Choice]] = {"control": "constant", "solver": "rk4", "dynamics": "pde_conv"}
 
     def __init__(self, interval: float | None = None, steps: int = 1, spacing: float | None = None) -> None:
-        for option, value in (("interval", interval), ("spacing", spacing)):
-            if value is not None and not 0 < value < float("inf"):
-                raise InvalidOption(f"architecture 'pdenet': option {option}: got {value}, expected > 0")
+        check_positive("architecture 'pdenet'", interval=interval, spacing=spacing)
         if steps < 1:
             raise InvalidOption(f"architecture 'pdenet': option steps: got {steps}, expected at least 1")
         self.interval, self.steps, self.spacing = interval, steps, spacing

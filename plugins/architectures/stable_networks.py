@@ -8,6 +8,7 @@ from torch import nn
 
 from odeframe import InvalidOption
 from odeframe.flow import Choice
+from odeframe.options import check_not_negative
 from odeframe.specification import NetworkSpec
 from odeframe_plugins.architectures import stages
 from odeframe_plugins.architectures.staged import Staged
@@ -38,8 +39,7 @@ class Antisymmetric(Staged):
         self, width: int = 16, blocks: int = 6, stages: int | None = None, step: float = 0.5, gamma: float = 0.1
     ) -> None:
         super().__init__(width, blocks, stages, step)
-        if not 0 <= gamma < float("inf"):
-            raise InvalidOption(f"{self.named}: option gamma: got {gamma}, expected >= 0")
+        check_not_negative(self.named, gamma=gamma)
         self.gamma = gamma
 
     def default(self, kind: str, spec: NetworkSpec) -> Choice:

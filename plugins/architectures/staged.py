@@ -9,6 +9,7 @@ from torch import nn
 from odeframe import Architecture, InvalidOption, Network
 from odeframe.flow import Choice
 from odeframe.network import Parts
+from odeframe.options import check_positive
 from odeframe.specification import NetworkSpec
 from odeframe_plugins.architectures import stages
 
@@ -45,8 +46,7 @@ class Staged(Architecture):
                 raise InvalidOption(f"{self.named}: option {option}: got {value}, expected at least 1")
         if width % self.parts:
             raise InvalidOption(f"{self.named}: option width: got {width}, expected a multiple of {self.parts}")
-        if not 0 < step < float("inf"):
-            raise InvalidOption(f"{self.named}: option step: got {step}, expected > 0")
+        check_positive(self.named, step=step)
         self.width, self.blocks, self.stages, self.step = width, blocks, stages, step
 
     @property

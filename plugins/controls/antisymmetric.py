@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odeframe import InvalidOption
+from odeframe.options import check_not_negative
 from odeframe_plugins.controls.constrained import Constrained
 
 
@@ -32,8 +32,7 @@ class Antisymmetric(Constrained):
 
     def __init__(self, of: Any = "constant", damping: float = 0.0, pieces: int | None = None) -> None:
         super().__init__(of, pieces)
-        if not 0 <= damping < float("inf"):
-            raise InvalidOption(f"control 'antisymmetric': option damping: got {damping}, expected at least 0")
+        check_not_negative("control 'antisymmetric'", damping=damping)
         self.damping = damping
 
     def applies_to(self, value: Tensor) -> bool:

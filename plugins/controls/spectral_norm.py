@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odeframe import InvalidOption
+from odeframe.options import check_positive
 from odeframe_plugins.controls.constrained import Constrained
 
 
@@ -33,8 +33,7 @@ class SpectralNorm(Constrained):
 
     def __init__(self, of: Any = "constant", bound: float = 1.0, pieces: int | None = None) -> None:
         super().__init__(of, pieces)
-        if not 0 < bound < float("inf"):
-            raise InvalidOption(f"control 'spectral_norm': option bound: got {bound}, expected > 0")
+        check_positive("control 'spectral_norm'", bound=bound)
         self.bound = bound
 
     def constrain(self, value: Tensor) -> Tensor:

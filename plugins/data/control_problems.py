@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from odeframe.data import SPLITS, DataModule
 from odeframe.errors import InvalidOption
+from odeframe.options import check_not_negative
 from odeframe.specification import DataSpec
 from odeframe_plugins.data.splits import split_sizes
 
@@ -42,8 +43,7 @@ class InitialStates(DataModule):
         super().__init__(batch_size, num_workers)
         if n < 10:
             raise InvalidOption(f"data {self.word!r}, option n: got {n}, expected 10 or more, for three sets")
-        if not (math.isfinite(spread) and spread >= 0):
-            raise InvalidOption(f"data {self.word!r}, option spread: got {spread}, expected a finite number >= 0")
+        check_not_negative(f"data {self.word!r}", spread=spread)
         if seed < 0:
             raise InvalidOption(f"data {self.word!r}, option seed: got {seed}, expected an integer >= 0")
         self.n, self.spread, self.seed = n, spread, seed

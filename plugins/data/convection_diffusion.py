@@ -60,11 +60,11 @@ class ConvectionDiffusion(DataModule):
             ("n", n >= 20, "20 or more"),
             ("side", side >= 8, "8 or more"),
             ("times", times >= 1, "1 or more"),
-            ("interval", 0 < interval < math.inf, "a number > 0"),
+            ("interval", 0 < interval < math.inf, "a finite number > 0"),
             ("velocity", len(velocity) == 2 and all(map(math.isfinite, velocity)), "two numbers"),
-            ("diffusion", 0 <= diffusion < math.inf, "a number >= 0"),
+            ("diffusion", 0 <= diffusion < math.inf, "a finite number >= 0"),
             ("modes", 1 <= modes < side / 2, f"1 to {(side - 1) // 2}"),
-            ("noise", 0 <= noise < math.inf, "a number >= 0"),
+            ("noise", 0 <= noise < math.inf, "a finite number >= 0"),
             ("seed", seed >= 0, "an integer >= 0"),
         )
         for option, fits, expected in checks:

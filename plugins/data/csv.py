@@ -131,6 +131,11 @@ class CSV(DataModule):
             raise DataError(f"{table.path}: {self.target!r} is the only column; expected features beside the target")
         inputs = np.stack([table.numbers(name) for name in columns], axis=1)
         target = self._targets(table, len(columns))
+        if len(target.parts["train"]) < 2:
+            raise DataError(
+                f"{table.path}: too few rows: of {len(table)} the split {list(self.split)} leaves one to train on, "
+                "expected at least 2 to standardise by; add rows, or give training a larger share"
+            )
         scaling = Scaling.fit(inputs[target.parts["train"]], columns)
         constant = [name for name, same in zip(columns, scaling.constant, strict=True) if same]
         if constant and self.target is None:

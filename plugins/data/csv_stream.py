@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.utils.data import Dataset
 from odeframe.data import SPLITS, DataModule
 from odeframe.errors import DataError, InvalidOption
 from odeframe.likelihoods import check_log_likelihood, likelihood_of
+from odeframe.options import check_positive
 from odeframe.specification import DataSpec
 from odeframe_plugins.data.particle_stream import Sequences, check, packed, packed_spec, weighted_moments
 from odeframe_plugins.data.splits import FRACTIONS, check_fractions, split_sizes
@@ -79,8 +79,7 @@ class CSVStream(DataModule):
             seed=(seed, 0),
             state=(1 if state is None else state, 1),
         )
-        if not 0 < prior < math.inf:
-            raise InvalidOption(f"data 'csv_stream', option prior: got {prior}, expected a number > 0")
+        check_positive("data 'csv_stream'", prior=prior)
         if len(delimiter) != 1:
             raise InvalidOption(f"data 'csv_stream', option delimiter: got {delimiter!r}, expected one character")
         self._likelihood = likelihood_of(likelihood)

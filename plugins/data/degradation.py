@@ -44,6 +44,11 @@ class Degradation:
     def __post_init__(self) -> None:
         low, high = self.levels if len(self.levels) == 2 else (1.0, 0.0)
         least, most = (1, 95) if self.name == "jpeg" else (0, 255)
+        if low == high == 0 and self.name == "noise":
+            raise InvalidOption(
+                f"data {self.word!r}, option levels: got {list(self.levels)}, which is no noise at all; expected a "
+                "second sigma above 0, up to 255, such as [0, 55]"
+            )
         if not (math.isfinite(low) and math.isfinite(high) and least <= low <= high <= most and high > 0):
             what = "sigmas from 0 to 255" if self.name == "noise" else "qualities from 1 to 95"
             raise InvalidOption(

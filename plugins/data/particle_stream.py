@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +15,7 @@ from odeframe.errors import InvalidOption
 from odeframe.specification import DataSpec
 from odeframe_plugins.data.splits import split_sizes
 
-__all__ = ["ParticleStream", "Sequences", "check", "packed", "packed_spec", "positive", "weighted_moments"]
+__all__ = ["ParticleStream", "Sequences", "check", "packed", "packed_spec", "weighted_moments"]
 
 
 @dataclass(frozen=True)
@@ -156,9 +155,3 @@ def check(word: str, **options: tuple[int, int]) -> None:
     for option, (value, least) in options.items():
         if value < least:
             raise InvalidOption(f"data {word!r}, option {option}: got {value}, expected {least} or more")
-
-
-def positive(word: str, **options: float) -> None:
-    for option, value in options.items():
-        if not 0 < value < math.inf:
-            raise InvalidOption(f"data {word!r}, option {option}: got {value}, expected a number > 0")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -11,6 +10,7 @@ from torch.utils.data import Dataset
 
 from odeframe.data import SPLITS, DataModule
 from odeframe.errors import InvalidOption
+from odeframe.options import check_not_negative
 from odeframe.specification import DataSpec
 from odeframe_plugins.data.splits import split_sizes, tensor_sets
 
@@ -47,8 +47,7 @@ class Planar(DataModule):
             raise InvalidOption(
                 f"data {self.word!r}, option n: got {n}, expected {least} or more, for every class in each split"
             )
-        if not (math.isfinite(noise) and noise >= 0):
-            raise InvalidOption(f"data {self.word!r}, option noise: got {noise}, expected a finite number >= 0")
+        check_not_negative(f"data {self.word!r}", noise=noise)
         if seed < 0:
             raise InvalidOption(f"data {self.word!r}, option seed: got {seed}, expected an integer >= 0")
         self.n, self.noise, self.seed = n, noise, seed

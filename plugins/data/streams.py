@@ -10,7 +10,8 @@ from torch import Tensor
 
 from odeframe.errors import InvalidOption
 from odeframe.likelihoods import likelihood_of
-from odeframe_plugins.data.particle_stream import ParticleStream, Sequences, positive, weighted_moments
+from odeframe.options import check_positive
+from odeframe_plugins.data.particle_stream import ParticleStream, Sequences, weighted_moments
 
 __all__ = ["GaussianStream", "LinearDynamicalSystem", "MixtureStream"]
 
@@ -46,7 +47,7 @@ class LinearDynamicalSystem(ParticleStream):
         deviation: float = 0.5,
     ) -> None:
         super().__init__(batch_size, num_workers, n, particles, length, seed)
-        positive(self.word, process=process, deviation=deviation)
+        check_positive(f"data {self.word!r}", process=process, deviation=deviation)
         self.angle, self.process, self.deviation = angle, process, deviation
 
     def likelihood(self) -> dict[str, Any]:
@@ -185,7 +186,7 @@ class MixtureStream(ParticleStream):
         separation: float = 2.0,
     ) -> None:
         super().__init__(batch_size, num_workers, n, particles, length, seed)
-        positive(self.word, deviation=deviation, separation=separation)
+        check_positive(f"data {self.word!r}", deviation=deviation, separation=separation)
         self.deviation, self.separation = deviation, separation
 
     def likelihood(self) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from odeframe import Dynamics, InvalidOption
+from odeframe import Dynamics
+from odeframe.options import check_not_negative
 from odeframe_plugins.dynamics.activations import activation as named_activation
 from odeframe_plugins.dynamics.operators import Bias, Convolution, Dense, Operator
 
@@ -21,8 +22,7 @@ class Antisymmetric(Dynamics):
 
     def __init__(self, operator: Operator, activation: str, gamma: float) -> None:
         super().__init__()
-        if not 0 <= gamma < float("inf"):
-            raise InvalidOption(f"dynamics with an antisymmetric operator: option gamma: got {gamma}, expected >= 0")
+        check_not_negative("dynamics with an antisymmetric operator", gamma=gamma)
         self.operator = operator
         self.offset = Bias(operator.weight.shape[0], operator.weight[0].numel())
         self.activation, self.gamma = named_activation(activation), gamma

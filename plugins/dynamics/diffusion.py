@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from odeframe import InvalidOption, StochasticDynamics
+from odeframe import StochasticDynamics
+from odeframe.options import check_positive
 from odeframe_plugins.dynamics.mlp import MLP
 
 
@@ -28,8 +29,7 @@ class DiffusionMLP(StochasticDynamics):
         self, width: int, hidden: int | None = None, activation: str = "tanh", scale: float = 1.0, time: bool = False
     ) -> None:
         super().__init__()
-        if not 0 < scale < float("inf"):
-            raise InvalidOption(f"dynamics 'diffusion_mlp': option scale: got {scale}, expected a positive number")
+        check_positive("dynamics 'diffusion_mlp'", scale=scale)
         self.drift, self.spread = (MLP(width, hidden, activation, time=time) for _ in range(2))
         self.scale = scale
 

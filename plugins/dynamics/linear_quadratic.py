@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from odeframe import InvalidOption
+from odeframe.options import check_not_negative
 from odeframe.system import ControlSystem
 from odeframe_plugins.dynamics.riccati import quadratic, riccati
 
@@ -106,8 +107,7 @@ class DoubleIntegrator(LinearQuadratic):
     """
 
     def __init__(self, weight: float = 100.0, horizon: float = 1.0) -> None:
-        if not 0 <= weight < float("inf"):
-            raise InvalidOption(f"dynamics 'double_integrator': option weight: got {weight}, expected a number >= 0")
+        check_not_negative("dynamics 'double_integrator'", weight=weight)
         zero, final = ((0.0, 0.0), (0.0, 0.0)), ((weight, 0.0), (0.0, weight))
         super().__init__(((0.0, 1.0), (0.0, 0.0)), ((0.0,), (1.0,)), zero, None, final, horizon)
         self.state_names = ("position", "velocity")

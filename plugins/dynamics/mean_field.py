@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from odeframe import InvalidOption
+from odeframe.options import check_positive
 from odeframe.system import ControlSystem
 from odeframe_plugins.dynamics.riccati import riccati
 
@@ -54,8 +55,7 @@ class MeanFieldLinearQuadratic(ControlSystem):
         horizon: float = 1.5,
     ) -> None:
         super().__init__(1, horizon)
-        if not r > 0:
-            raise InvalidOption(f"dynamics 'mean_field_linear_quadratic': option r: got {r}, expected > 0")
+        check_positive("dynamics 'mean_field_linear_quadratic'", r=r)
         if b == 0 or min(q, q + q_spread, s, s + s_spread) < 0:
             raise InvalidOption(
                 "dynamics 'mean_field_linear_quadratic': expected b other than 0, and q, q + q_spread, s and "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from odeframe import Dynamics, InvalidOption
+from odeframe.options import check_positive
 
 
 class PDEConv(Dynamics):
@@ -52,8 +53,7 @@ class PDEConv(Dynamics):
         for option, value, least in (("width", width, 1), ("order", order, 0), ("accuracy", accuracy, 1)):
             if value < least:
                 raise InvalidOption(f"dynamics 'pde_conv': option {option}: got {value}, expected at least {least}")
-        if not 0 < spacing < float("inf"):
-            raise InvalidOption(f"dynamics 'pde_conv': option spacing: got {spacing}, expected > 0")
+        check_positive("dynamics 'pde_conv'", spacing=spacing)
         self.width, self.spacing = width, spacing
         self.terms = tuple((i, n - i) for n in range(order + 1) for i in range(n, -1, -1))
         self.coefficients = nn.Parameter(torch.empty(len(self.terms)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from odeframe import InvalidOption
+from odeframe.options import check_not_negative
 from odeframe.system import ControlSystem
 
 
@@ -37,9 +37,9 @@ class PendulumSwingUp(ControlSystem):
         horizon: float = 5.0,
     ) -> None:
         super().__init__(1, horizon)
-        for option, value in (("gravity", gravity), ("damping", damping), ("effort", effort), ("weight", weight)):
-            if not 0 <= value < float("inf"):
-                raise InvalidOption(f"dynamics 'pendulum_swing_up': option {option}: got {value}, expected >= 0")
+        check_not_negative(
+            "dynamics 'pendulum_swing_up'", gravity=gravity, damping=damping, effort=effort, weight=weight
+        )
         self.gravity, self.damping, self.effort, self.weight = gravity, damping, effort, weight
 
     def velocity(self, t: Tensor, x: Tensor, u: Tensor) -> Tensor:

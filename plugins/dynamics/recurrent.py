@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from odeframe import Dynamics, Incompatible, InvalidOption
+from odeframe.options import check_not_negative
 from odeframe_plugins.dynamics.operators import Dense
 
 
@@ -65,8 +66,7 @@ class AntisymmetricCell(Recurrent):
 
     def __init__(self, width: int, inputs: int, gamma: float = 0.01, gated: bool = False) -> None:
         super().__init__(width, inputs)
-        if not 0 <= gamma < float("inf"):
-            raise InvalidOption(f"dynamics 'antisymmetric_cell': option gamma: got {gamma}, expected >= 0")
+        check_not_negative("dynamics 'antisymmetric_cell'", gamma=gamma)
         self.operator, self.gamma = Dense(width, width), gamma
         self.gate = nn.Linear(inputs, width) if gated else None
 

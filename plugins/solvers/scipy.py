@@ -11,6 +11,7 @@ from torch import Tensor
 
 from odeframe import Field, Incompatible, InvalidOption, Law, Solution, Solver, Status
 from odeframe.grid import check_times
+from odeframe.options import check_positive
 from odeframe.solution import Stats
 from odeframe.solver import OnFailure, StopRule, check_state
 from odeframe_plugins.solvers.stretches import Halt, stretches
@@ -47,9 +48,7 @@ class Scipy(Solver):
         super().__init__(on_failure)
         if method not in METHODS:
             raise InvalidOption(f"solver 'scipy': option method: got {method!r}, expected one of {', '.join(METHODS)}")
-        for option, value in (("rtol", rtol), ("atol", atol), ("max_steps", max_steps)):
-            if not 0 < value < float("inf"):
-                raise InvalidOption(f"solver 'scipy': option {option}: got {value}, expected > 0")
+        check_positive("solver 'scipy'", rtol=rtol, atol=atol, max_steps=max_steps)
         self.method, self.rtol, self.atol, self.max_steps = method, rtol, atol, max_steps
 
     def solve(self, field: Field, x0: Tensor, times: Any, stop: StopRule | None = None) -> Solution:

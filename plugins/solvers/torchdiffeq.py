@@ -14,6 +14,7 @@ from torchdiffeq._impl.solvers import FixedGridODESolver
 
 from odeframe import Field, Incompatible, InvalidOption, Law, Solution, Solver, Status
 from odeframe.grid import Grid, check_times, make_grid
+from odeframe.options import check_positive
 from odeframe.solution import Stats
 from odeframe.solver import OnFailure, StopRule, check_state
 from odeframe_plugins.solvers.stretches import Halt, stretches
@@ -50,6 +51,7 @@ class Torchdiffeq(Solver):
             raise InvalidOption(
                 f"solver 'torchdiffeq': option method: got {method!r}, expected one of {', '.join(sorted(SOLVERS))}"
             )
+        check_positive("solver 'torchdiffeq'", rtol=rtol, atol=atol)
         self.fixed = issubclass(SOLVERS[method], FixedGridODESolver)
         through_scipy = issubclass(SOLVERS[method], ScipyWrapperODESolver)
         told = (*(() if self.fixed else ("adaptive",)), *(("forward_only",) if through_scipy else ()))

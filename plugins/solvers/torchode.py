@@ -10,6 +10,7 @@ from torch import Tensor
 
 from odeframe import Field, InvalidOption, Law, Solution, Solver, Status
 from odeframe.grid import check_times
+from odeframe.options import check_positive
 from odeframe.quadrature import columns
 from odeframe.solution import Stats
 from odeframe.solver import OnFailure, StopRule, check_state
@@ -57,9 +58,7 @@ class Torchode(Solver):
             raise InvalidOption(
                 f"solver 'torchode': option method: got {method!r}, expected one of {', '.join(METHODS)}"
             )
-        for option, value in (("rtol", rtol), ("atol", atol), ("max_steps", max_steps)):
-            if value is not None and not 0 < value < float("inf"):
-                raise InvalidOption(f"solver 'torchode': option {option}: got {value}, expected > 0")
+        check_positive("solver 'torchode'", rtol=rtol, atol=atol, max_steps=max_steps)
         self.method, self.rtol, self.atol, self.max_steps = method, rtol, atol, max_steps
 
     def solve(self, field: Field, x0: Tensor, times: Any, stop: StopRule | None = None) -> Solution:

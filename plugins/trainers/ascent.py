@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from odeframe import InvalidOption, SolveFailed
+from odeframe.options import check_positive
 from odeframe_plugins.trainers.hamiltonian import ControlHamiltonian
 
 Inner = Literal["lbfgs", "adam", "closed_form"]
@@ -60,10 +61,7 @@ class Search:
             raise InvalidOption(f"option inner: got {inner!r}, expected {', '.join(map(repr, get_args(Inner)))}")
         if iterations < 1:
             raise InvalidOption(f"option iterations: got {iterations}, expected at least 1")
-        if not 0 < learning_rate < math.inf:
-            raise InvalidOption(f"option inner_learning_rate: got {learning_rate}, expected > 0")
-        if box is not None and not 0 < box < math.inf:
-            raise InvalidOption(f"option box: got {box}, expected > 0")
+        check_positive("trainer", inner_learning_rate=learning_rate, box=box)
         self.inner, self.iterations, self.learning_rate, self.box = inner, iterations, learning_rate, box
 
     def __call__(self, hamiltonian: ControlHamiltonian) -> Ascent:

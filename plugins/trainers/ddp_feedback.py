@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from odeframe import ControlTrainer, InvalidOption
+from odeframe import ControlTrainer
+from odeframe.options import check_not_negative, check_positive
 from odeframe.pontryagin import check_repeatable, final_costate, forward, of_batch, trainable
 from odeframe.reduction import average
 from odeframe.stepmap import State, StepMap, sharing_groups
@@ -59,13 +60,8 @@ class DDPFeedback(ControlTrainer):
     traits: ClassVar[tuple[str, ...]] = ("ddp",)
 
     def __init__(self, gain: float = 1.0, limit: float = 1.0) -> None:
-        for name, value in (("gain", gain), ("limit", limit)):
-            if not 0 <= value < float("inf") or (name == "limit" and value == 0):
-                expected = ">= 0" if name == "gain" else "> 0"
-                raise InvalidOption(
-                    f"trainer 'ddp_feedback', option {name}: got {value}, expected a number {expected}; no feedback is "
-                    "gain: 0"
-                )
+        check_not_negative("trainer 'ddp_feedback'", gain=gain)
+        check_positive("trainer 'ddp_feedback'", limit=limit)
         self.gain, self.limit = gain, limit
 
     def setup(self, module: Trained) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from odeframe import CheckpointError, ControlTrainer, Flow, Incompatible, InvalidOption, SolveFailed
 from odeframe.block import Block
 from odeframe.network import Network
+from odeframe.options import check_not_negative, check_positive
 from odeframe.reduction import average
 from odeframe.trainer import Trained, optimizer_step
 from odeframe_plugins.trainers.flip import LEVELS, binary_flip, collapses, nearest, ternary_flip
@@ -79,14 +80,12 @@ class DiscreteMSA(ControlTrainer):
         self.momentum, self.decay = momentum, decay
         if not 0 <= self.rho < 1:
             raise _wrong("rho", rho, "a number >= 0 and < 1")
-        if not 0 <= self.sparsity < float("inf"):
-            raise _wrong("sparsity", sparsity, "a number >= 0")
         if not 0 <= momentum < 1:
             raise _wrong("momentum", momentum, "a number >= 0 and < 1")
         if not 0 < decay <= 1:
             raise _wrong("decay", decay, "a number > 0 and <= 1")
-        if scale is not None and not 0 < scale < float("inf"):
-            raise _wrong("scale", scale, "a number > 0, or none for 1 / sqrt(fan_in)")
+        check_not_negative("trainer 'discrete_msa'", sparsity=sparsity)
+        check_positive("trainer 'discrete_msa'", scale=scale)
         self._names: list[str] = []
         self._M: dict[str, Tensor] = {}
 

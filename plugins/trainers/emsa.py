@@ -42,7 +42,7 @@ class EMSA(SuccessiveApproximations):
     """
 
     conformance: ClassVar[dict[str, Any]] = {"epochs": 3}
-    traits: ClassVar[tuple[str, ...]] = ("ddp", "refinable")
+    traits: ClassVar[tuple[str, ...]] = ("ddp", "line_search", "refinable")
 
     def __init__(
         self,
@@ -55,7 +55,9 @@ class EMSA(SuccessiveApproximations):
         halve_after: int = 3,
     ) -> None:
         if not 0 < rho < math.inf:
-            raise InvalidOption(f"trainer 'emsa': option rho: got {rho}, expected > 0; without penalties it is 'msa'")
+            raise InvalidOption(
+                f"trainer 'emsa': option rho: got {rho}, expected a finite number > 0; without penalties it is 'msa'"
+            )
         if not 0 < decrease < 1:
             raise InvalidOption(f"trainer 'emsa': option decrease: got {decrease}, expected between 0 and 1")
         if halve_after < 1:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from odeframe import ControlTrainer, Incompatible, InvalidOption
+from odeframe.options import check_not_negative
 from odeframe.reduction import reduce_gradients
 from odeframe.stopping import StoppingNetwork, Trajectory
 from odeframe.trainer import Trained, optimizer_step
@@ -69,8 +70,7 @@ class MovingEndpoint(ControlTrainer):
                 f"trainer 'moving_endpoint', option loops: got {list(loops)}, expected two numbers of at least 1, the "
                 "second not below the first"
             )
-        if not 0 <= price < float("inf"):
-            raise InvalidOption(f"trainer 'moving_endpoint', option price: got {price}, expected a number >= 0")
+        check_not_negative("trainer 'moving_endpoint'", price=price)
         if not 0 <= discount <= 1:
             raise InvalidOption(
                 f"trainer 'moving_endpoint', option discount: got {discount}, expected a number in [0, 1]"

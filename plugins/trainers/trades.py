@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from odeframe import InvalidOption
 from odeframe.attacks import Ball, Clip, check_classes, pgd
 from odeframe.noise import StepNoise
+from odeframe.options import check_not_negative
 from odeframe.trainer import Trained
 from odeframe_plugins.trainers.adversarial import AdversarialTrainer, Passes, evaluating
 
@@ -73,8 +72,7 @@ class TradesTrainer(AdversarialTrainer):
 
 def check_beta(who: str, beta: float) -> float:
     """The weight itself, where it is finite and not negative."""
-    if not 0 <= beta < math.inf:
-        raise InvalidOption(f"{who}, option beta: got {beta}, expected a finite number >= 0")
+    check_not_negative(who, beta=beta)
     return beta
 
 

@@ -1,0 +1,104 @@
+"""The folder of a fit: as it was before where the fit is refused."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from odeframe.run import NothingLeft, output_folder
+
+__all__ = ["RunFolder"]
+
+RESULTS = ("config.yaml", "metrics.csv", "hparams.yaml", "checkpoints", "figures", "predictions.csv")
+
+
+class RunFolder(Callback):
+    """Makes room for a fit, and undoes that if it ends with an error before it has begun.
+
+    A context around the fit, of the main process, and a callback in it. An earlier run in the folder is moved aside,
+    unless the fit goes on from a checkpoint. ``config.yaml`` is written when the fit begins, with its first batch of
+    validation or training, in whichever process that is: its presence says that there is something to keep, but for
+    a checkpoint that leaves nothing to do.
+
+    Args:
+        folder: the folder.
+        config: the text of ``config.yaml``.
+        resumed: whether the fit goes on from a checkpoint.
+
+    Raises:
+        InvalidOption: the folder cannot be made or written to.
+    """
+
+    def __init__(self, folder: Path, config: str, resumed: bool) -> None:
+        self.folder, self._config, self._resumed = folder, config, resumed
+        self._made: list[Path] = []
+        self._aside: Path | None = None
+        self._begun = False
+
+    def __enter__(self) -> RunFolder:
+        self._made = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
+        output_folder(self.folder)
+        if not self._resumed and any((self.folder / name).exists() for name in ("metrics.csv", "checkpoints")):
+            count = 1
+            while (aside := self.folder / f"earlier-{count}").exists():
+                count += 1
+            aside.mkdir()
+            _move(self.folder, aside)
+            self._aside = aside
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self._write()  # of a fit without a batch too
+        elif issubclass(kind, NothingLeft) or not (self.folder / "config.yaml").exists():
+            self._undo()
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins here."""
+        self._begin(trainer)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins here where there is no sanity check."""
+        self._begin(trainer)
+
+    def _begin(self, trainer: Any) -> None:
+        if self._begun or not trainer.is_global_zero:
+            return
+        self._begun = True
+        self._write()
+        if self._aside is not None:
+            text = f"{self.folder} held an earlier run, which is now in {self._aside}"
+            warnings.warn(text, stacklevel=2)
+
+    def _write(self) -> None:
+        (self.folder / "config.yaml").write_text(self._config, "utf-8")
+
+    def _undo(self) -> None:
+        if not self._made and self._aside is None:
+            return
+        for name in (
+            "config.yaml",
+            "hparams.yaml",
+            "metrics.csv",
+        ):  # of a logger before the first batch, or of no batch
+            (self.folder / name).unlink(missing_ok=True)
+        if self._aside is not None:
+            _move(self._aside, self.folder)
+            self._aside.rmdir()
+        for each in self._made:
+            try:
+                each.rmdir()
+            except OSError:  # something else has been put there
+                break
+
+
+def _move(source: Path, target: Path) -> None:
+    """The results of a run."""
+    for name in RESULTS:
+        if (source / name).exists():
+            shutil.move(source / name, target / name)
