@@ -65,8 +65,7 @@ class ControlTrainer(ABC):
     that Lightning's ``global_step`` counts batches.  Gradients that do not come from ``loss.backward()`` go through
     :func:`odeframe.reduction.reduce_gradients`, or the ranks drift apart in silence: a rule that takes this care says
     ``ddp`` among its traits, and only then may it train on several ranks.  One whose memory does not belong to single
-    parameters says ``refinable``: they may be replaced in the middle of a fit (:class:`odeframe.refine.Refine`).  One
-    that compares values along a line says ``line_search``, and float16 is refused.
+    parameters says ``refinable``: they may be replaced in the middle of a fit (:class:`odeframe.refine.Refine`).
     """
 
     automatic_optimization: ClassVar[bool] = True
