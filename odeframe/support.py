@@ -21,8 +21,7 @@ def check_support(
     Args:
         name: the control trainer, for the message.
         automatic: whether Lightning differentiates and steps; it then accumulates, clips and scales by itself.
-        traits: what the control trainer says of itself; ``ddp``, ``mixed_precision``, ``sharded`` and
-            ``line_search`` count.
+        traits: what the control trainer says of itself; ``ddp``, ``mixed_precision`` and ``sharded`` count.
         trainer: the Lightning trainer.
         gradients: of the flows; those that evaluate the field again in the backward pass bind parameters themselves.
 
@@ -61,9 +60,4 @@ def check_support(
         raise Incompatible(
             f"{name} differentiates by itself, outside Lightning's scaling of gradients: got trainer.precision: "
             f"{trainer.precision}; write 32-true, 64-true or bf16-true"
-        )
-    if str(trainer.precision) == "16-true" and "line_search" in traits:
-        raise Incompatible(
-            f"{name} searches along lines for differences of a Hamiltonian, which float16 with its three digits does "
-            "not resolve: got trainer.precision: 16-true; write 32-true or 64-true"
         )

@@ -55,12 +55,6 @@ def test_every_trainer_trains_in_bf16_mixed_or_refuses_it_by_name(trainer, tmp_p
     assert torch.isfinite(engine.callback_metrics["train_loss"])
 
 
-@pytest.mark.parametrize("trainer", ["emsa", "msa"])
-def test_rules_that_search_along_lines_refuse_float16(trainer, tmp_path):
-    with pytest.raises(Incompatible, match=r"searches along lines .*16-true; write 32-true"):
-        fit(trainer, tmp_path, precision="16-true")
-
-
 def built(solver):
     """A flow with the solver and the first dynamics that it takes."""
     options = dict(resolve("solver", solver).part.example)

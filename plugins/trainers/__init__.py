@@ -49,7 +49,7 @@ PARTS = {
     ),
     "msa": Part(
         "odeframe_plugins.trainers.msa:MSA",
-        traits=("ddp", "line_search"),
+        traits=("ddp",),
         needs=SWEPT,
         example={"box": 0.05},  # a Hamiltonian that is linear in the weights takes each to the box's end
         summary="successive approximations: each layer's weights to the maximum of its Hamiltonian, in a box",
@@ -57,7 +57,7 @@ PARTS = {
     ),
     "emsa": Part(
         "odeframe_plugins.trainers.emsa:EMSA",
-        traits=("ddp", "line_search", "refinable"),
+        traits=("ddp", "refinable"),
         needs=(*SWEPT, "solver:!implicit"),  # the costate's penalty differentiates a step twice
         summary="successive approximations with the augmented Hamiltonian; the loss of a batch never rises",
         source="Li, Chen, Tai, E 2018, Maximum Principle Based Algorithms for Deep Learning, 3.2",

@@ -42,7 +42,7 @@ class EMSA(SuccessiveApproximations):
     """
 
     conformance: ClassVar[dict[str, Any]] = {"epochs": 3}
-    traits: ClassVar[tuple[str, ...]] = ("ddp", "line_search", "refinable")
+    traits: ClassVar[tuple[str, ...]] = ("ddp", "refinable")
 
     def __init__(
         self,

@@ -110,7 +110,7 @@ class SuccessiveApproximations(ControlTrainer):
     """
 
     automatic_optimization: ClassVar[bool] = False
-    traits: ClassVar[tuple[str, ...]] = ("ddp", "line_search")
+    traits: ClassVar[tuple[str, ...]] = ("ddp",)
 
     def __init__(self, search: Search) -> None:
         self.search = search
