@@ -15,6 +15,8 @@ from odeframe.run import NothingLeft, output_folder
 __all__ = ["RunFolder"]
 
 RESULTS = ("config.yaml", "metrics.csv", "hparams.yaml", "checkpoints", "figures", "predictions.csv")
+WRITTEN = ("config.yaml", "hparams.yaml", "metrics.csv")
+"""What may be there before the first batch, by the logger, or where there is none."""
 
 
 class RunFolder(Callback):
@@ -81,11 +83,7 @@ class RunFolder(Callback):
     def _undo(self) -> None:
         if not self._made and self._aside is None:
             return
-        for name in (
-            "config.yaml",
-            "hparams.yaml",
-            "metrics.csv",
-        ):  # of a logger before the first batch, or of no batch
+        for name in WRITTEN:
             (self.folder / name).unlink(missing_ok=True)
         if self._aside is not None:
             _move(self._aside, self.folder)
