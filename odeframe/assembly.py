@@ -69,17 +69,17 @@ def assemble(choices: Mapping[str, Any], spec: DataSpec, data: Word | None = Non
     architecture: Architecture = _built(architecture_word, Architecture)
     task_word = word("task", given.get("task", spec.task))
     task: Task = _built(task_word, Task)
-    given = split_trainer(given)
-    settled = {"architecture": architecture_word, "task": task_word, **({} if data is None else {"data": data})}
-    chosen = {kind: word(kind, given[kind]) for kind in ("trainer", *FLOW_KINDS) if kind in given}
-    check(settled, beside=chosen)  # an architecture has defaults for the data that it takes
     shapes = spec.network(task.output_shape(spec))
+    given = split_trainer(given)
+    chosen = {kind: word(kind, given[kind]) for kind in ("trainer", *FLOW_KINDS) if kind in given}
+    both = {"architecture": architecture_word, **({} if data is None else {"data": data})}
+    check(both, beside={"task": task_word, **chosen})  # an architecture has defaults for the data that it takes
     words = {
         kind: chosen[kind] if kind in chosen else word(kind, architecture.default(kind, shapes))
         for kind in ("trainer", *FLOW_KINDS)
     }
     words = {"architecture": architecture_word, "task": task_word, **words}
-    check({**words, **settled})
+    check({**words, **both})
     for choice in words.values():
         choice.check()
     trainer: ControlTrainer = _built(words["trainer"], ControlTrainer)

@@ -22,6 +22,7 @@ from odeframe.inference import without_graph
 from odeframe.network import Network
 from odeframe.offered import OffersTaskMethods
 from odeframe.optimizers import checked_optimizer
+from odeframe.options import check_not_negative
 from odeframe.registry import provenance, word
 from odeframe.schedule import checked_schedule, warm_cosine
 from odeframe.settling import SettlesFailures
@@ -127,6 +128,7 @@ class FlowModule(OffersTaskMethods, SettlesFailures):
     def _choose_optimizer(self, name: str, options: dict[str, Any], schedule: str) -> None:
         """Holds the words of the optimisation against what there is; the optimiser itself is made by a fit."""
         self._optimizer, self._optimizer_options = checked_optimizer(name, options), options
+        check_not_negative(f"optimizer {name!r}", learning_rate=options["lr"])
         self._schedule = checked_schedule(schedule)
         self._scheduled: Optimizer | None = None
         #: what the command line's --optimizer and --lr_scheduler said, as plain data for checkpoints

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from odeframe.block import fresh_copy
-from odeframe.compatibility import traits_of
+from odeframe.compatibility import check, traits_of
 from odeframe.drive import Drive
 from odeframe.errors import Incompatible, InvalidOption
 from odeframe.flow import Choice, Flow
@@ -204,6 +204,9 @@ class Architecture(ABC):
         Args:
             spec: input and output shape of one sample.
             **words: ``dynamics``, ``control``, ``solver``, ``gradient``: a name, a mapping, an object, or ``None``.
+
+        Raises:
+            Incompatible: the architecture or two of the parts do not go together.
         """
         unknown = set(words) - set(FLOW_KINDS)
         if unknown:
@@ -213,6 +216,7 @@ class Architecture(ABC):
             )
         chosen = {kind: self.default(kind, spec) if words.get(kind) is None else words[kind] for kind in FLOW_KINDS}
         parts = {kind: word(kind, choice) for kind, choice in chosen.items()}
+        check({"architecture": self, **parts})
         check_state(parts["dynamics"], self.state_trait(spec))
         return self.assemble(spec, Parts(parts))
 

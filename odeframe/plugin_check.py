@@ -34,7 +34,9 @@ Path("remarks.json").write_text(json.dumps(remarks(made)), "utf-8")
 globals().update(made)
 """
 
-BROKEN = "the process of the checks broke off"
+TELLING = ("test_step_maps_compose", "test_exact_on_polynomials", "test_order")
+"""Beginnings of the checks that say most of where a fault lies: of several that fail they are shown first."""
+
 ENDED = (0, 1)  # pytest's status where all passed, or some failed
 
 REPORTER = """\
@@ -124,27 +126,30 @@ def check_words(words: Sequence[tuple[str, Any]]) -> list[Checked]:
         with tempfile.TemporaryDirectory(prefix="odeframe-check-") as folder:
             said, whole = _run(Path(folder), words[first:])
             last = _collect(found[first:], Path(folder))
-        end = len(words) if whole or last is None else first + last + 1
-        if last is not None and not whole:  # the part that it was at has its failure; those after it are begun anew
-            found[end - 1].failures.append((BROKEN, said))
+        end = len(words) if whole or last is None else first + last[0] + 1
+        if last is not None and not whole:  # the check that it was at has failed; the parts after it are begun anew
+            found[end - 1].failures.append((last[1], said))
         for each in found[first:end]:
             if not each.passed and not each.failures:
                 each.failures.append(("no check was made", said))
         first = end
+    for each in found:
+        each.failures.sort(key=lambda failure: not failure[0].startswith(TELLING))
     return found
 
 
-def _collect(parts: Sequence[Checked], folder: Path) -> int | None:
-    """Notes the results of a process; returns which part it was at last."""
-    report, told, last = folder / "reports.jsonl", folder / "remarks.json", None
+def _collect(parts: Sequence[Checked], folder: Path) -> tuple[int, str] | None:
+    """Notes the results of a process; returns which part it was at last, and with which check."""
+    report, told = folder / "reports.jsonl", folder / "remarks.json"
+    last: tuple[int, str] | None = None
     places = {f"Test{place}": place for place in range(len(parts))}
     for line in report.read_text("utf-8").splitlines() if report.is_file() else []:
         where, name, outcome, message = json.loads(line)
         if where in places:
-            last = places[where]
-            _note(parts[last], name, outcome, message)
+            last = places[where], name
+            _note(parts[last[0]], name, outcome, message)
     for where, remarks in (json.loads(told.read_text("utf-8")) if told.is_file() else {}).items():
-        if last is not None and places[where] <= last:
+        if last is not None and places[where] <= last[0]:
             parts[places[where]].remarks[:0] = remarks
     return last
 

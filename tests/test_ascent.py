@@ -54,3 +54,21 @@ def test_a_start_far_out_of_the_box_is_no_plateau(inner):
     hamiltonian = Written(lambda u: (1e-2 * u - u.square()).sum(), [0.5, -0.5])
     ascent = Search(inner, 30, 0.003, box=0.02)(hamiltonian)
     assert ascent.gain > 0 and ascent.after == pytest.approx(5e-5, rel=0.1)
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_a_box_larger_than_the_numbers_of_the_precision(inner):
+    hamiltonian = Written(lambda u: (u - u.square()).sum(), [0.25])
+    hamiltonian.parameters = [nn.Parameter(torch.tensor([0.25]))]
+    assert Search(inner, 10, 0.01, box=1e300)(hamiltonian).gain > 0
+
+
+def test_a_bracket_without_a_number_in_it_ends_the_search(monkeypatch):
+    """torch's line search divides by the length of its bracket."""
+
+    def divides(*arguments, **options):
+        return 1 / 0
+
+    monkeypatch.setattr(torch.optim.LBFGS, "step", divides)
+    hamiltonian = Written(lambda u: (u - u.square()).sum(), [0.25])
+    assert Search("lbfgs", 10, 0.1)(hamiltonian).gain == 0 and hamiltonian.parameters[0].tolist() == [0.25]

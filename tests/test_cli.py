@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import odeframe
 from odeframe import plugins
@@ -434,6 +435,33 @@ def test_a_folder_with_a_run_in_it_is_not_overwritten(run):
     assert "first/earlier-2" in err
 
 
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ("--trainer.max_epochs=0", 0),
+        ("--trainer.limit_train_batches=0", 0),
+        ("--trainer.fast_dev_run=true", 0),
+        ("--model.trainer=msa", 2),
+    ],
+)
+def test_a_fit_that_trains_no_batch_leaves_an_earlier_run_where_it_is(run, more, status, capsys):
+    run("fit", *SMALL, "--trainer.max_epochs=1", "--output=first", "--quiet")
+    before = {path: path.read_bytes() for path in Path("first").rglob("*") if path.is_file()}
+    assert main(["fit", *SMALL, "--trainer.max_epochs=1", more, "--output=first", "--quiet"]) == status
+    assert "earlier" not in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path("first").rglob("*") if path.is_file()} == before
+    assert not list(Path("first").glob("earlier*"))
+
+
+def test_where_nothing_is_left_to_do_the_configuration_stays_that_of_the_run(run):
+    run("fit", *SMALL, "--trainer.max_epochs=2", "--output=first", "--quiet")
+    before = Path("first/config.yaml").read_text("utf-8")
+    again = ("--model.learning_rate=0.5", "--trainer.max_epochs=1", "--output=first", "--resume=auto")
+    out, err = run("fit", *SMALL, *again)
+    assert "nothing left to do" in out and "no effect: lr=0.5" in err
+    assert Path("first/config.yaml").read_text("utf-8") == before
+
+
 def test_what_a_plugin_notes_is_shown(run):
     Path("t.csv").write_text("a,y\n" + "".join(f"{i},{i % 2}\n" for i in range(60)))
     _, err = run("fit", "--data=csv", "--data.path=t.csv", "--data.target=y", "--print_config")
@@ -568,20 +596,16 @@ def interrupt(tmp_path, signum, *arguments):
 def check_interruption(run, status, err, signum):
     assert status == 128 + signum
     path = "first/checkpoints/interrupted.ckpt"
-    assert err.strip().splitlines()[-1] == f"interrupted; go on with: odeframe fit --ckpt_path {path}"
+    line = "interrupted; go on with: odeframe fit --config first/config.yaml --output first --resume auto"
+    assert err.strip().splitlines()[-1] == line
     steps = torch.load(path, weights_only=True)["global_step"]
     assert steps > 0
-    run(
-        "fit",
-        "--ckpt_path",
-        path,
-        f"--trainer.max_steps={steps + 3}",
-        "--trainer.devices=1",
-        "--output=second",
-        "--quiet",
-    )
-    found = torch.load("second/checkpoints/last.ckpt", weights_only=True)
+    before = Path("first/config.yaml").read_text("utf-8")
+    run(*line.partition(" odeframe ")[2].split(), f"--trainer.max_steps={steps + 3}", "--trainer.devices=1", "--quiet")
+    found = torch.load("first/checkpoints/last.ckpt", weights_only=True)
     assert found["global_step"] == steps + 3
+    said, now = (yaml.safe_load(text)["trainer"] for text in (before, Path("first/config.yaml").read_text("utf-8")))
+    assert now["max_epochs"] == said["max_epochs"], "the fit that was interrupted, and not one of 10 epochs"
 
 
 @pytest.mark.slow

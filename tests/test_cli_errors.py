@@ -228,6 +228,12 @@ def test_a_failed_solve_is_not_the_input_s_fault(capsys):
     assert Path("run/config.yaml").is_file()  # it had begun
 
 
+@pytest.mark.parametrize("rate", [".inf", ".nan", "-1.0"])
+def test_a_learning_rate_is_a_finite_number(capsys, rate):
+    line = refused(capsys, "fit", *SMALL, f"--model.learning_rate={rate}")
+    assert "learning rate" in line.replace("_", " ") and rate.strip(".") in line
+
+
 def test_a_fit_that_is_refused_leaves_nothing(capsys):
     line = refused(capsys, "fit", *SMALL, "--model.trainer=emsa", "--trainer.precision=bf16-mixed", "--output=runs/a")
     assert "outside Lightning's scaling" in line and not list(Path.cwd().iterdir())

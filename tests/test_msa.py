@@ -353,6 +353,11 @@ def test_a_search_without_any_ascent_is_refused():
     refused(module_of(trainer), "'adam' found no ascent.*smaller inner_learning_rate", InvalidOption)
 
 
+def test_steps_below_the_precision_are_told_to_be_larger():
+    trainer = {"name": "emsa", "inner": "adam", "inner_learning_rate": 1e-30, "iterations": 1}
+    refused(module_of(trainer), "'adam' found no ascent.*larger inner_learning_rate", InvalidOption)
+
+
 @pytest.mark.parametrize("inner", ["lbfgs", "adam", "closed_form"])
 def test_the_search_does_not_see_the_scale_of_the_objective(inner):
     """A loss that is all but zero is no failure of the search, however small its slopes are."""

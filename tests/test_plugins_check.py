@@ -548,6 +548,40 @@ def test_parts_that_ask_for_classes_sequences_or_densities_are_put_to_them():
         assert found.passed >= least and not found.failures, found
 
 
+DIES = """
+import os
+from odeframe.testing.installed import classes
+made = classes({words!r})
+made["Test0"].test_step_options_are_checked = lambda self: os._exit(3)
+globals().update(made)
+"""
+
+
+@pytest.mark.slow
+def test_the_check_in_which_a_process_dies_is_named(monkeypatch):
+    monkeypatch.setattr(plugin_check, "MODULE", DIES)
+    [found] = check_words([("solver", "euler")])
+    [(check, hint)] = found.failures
+    assert check == "test_step_options_are_checked" and "ended with status 3" in hint
+
+
+WRONG = """
+from odeframe.testing.installed import classes
+made = classes({words!r})
+def wrong(self): raise AssertionError("wrong")
+for name in ("test_solving_back_returns", "test_order", "test_needs_are_declared"):
+    setattr(made["Test0"], name, wrong)
+globals().update(made)
+"""
+
+
+@pytest.mark.slow
+def test_the_most_telling_of_several_failures_is_the_first(monkeypatch):
+    monkeypatch.setattr(plugin_check, "MODULE", WRONG)
+    [found] = check_words([("solver", "euler")])
+    assert len(found.failures) == 3 and found.failures[0][0] == "test_order"
+
+
 @pytest.mark.slow
 def test_a_process_that_dies_is_told(monkeypatch):
     monkeypatch.setattr(plugin_check, "MODULE", "import os\nos._exit(7)  # {words}\n")

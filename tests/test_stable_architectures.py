@@ -125,6 +125,8 @@ def test_a_wave_equation_is_refused_a_solver_that_makes_heat_of_it(name: str, so
         odeframe.compose(name, "digits", solver=solver)
     assert "A solver that fits the other choices: leapfrog" in str(said.value) and "parabolic" in str(said.value)
     assert odeframe.compatible("solver", architecture=name) == ["leapfrog"]
+    with pytest.raises(Incompatible, match=r"'second_order'.* A solver that fits the other choices: leapfrog"):
+        build("architecture", name).build(NetworkSpec((1, 8, 8), (10,)), solver=solver)
 
 
 def test_perturbations_do_not_grow_exponentially() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import warnings
 from collections.abc import Mapping
@@ -171,14 +172,14 @@ def _spelt(component: Any, options: Mapping[str, Any]) -> str:
 
 def _fit(line: CommandLine, ckpt_path: str | None) -> int:
     run, trainer = line.run, line.trainer
-    folder = RunFolder(run.folder, line.config_file(), resumed=ckpt_path is not None)
+    folder = RunFolder(run.folder, line.config_file(), resumed=ckpt_path is not None, trainer=trainer)
     trainer.callbacks.insert(0, folder)  # type: ignore[attr-defined]
     try:
         with folder if is_main() else nullcontext(), input_errors():
             run.fit_with(trainer, ckpt_path)
     except Interrupted as stop:
         if is_main():
-            _tell_interruption(stop)
+            _tell_interruption(stop, _near(str(run.folder)))
         return 128 + stop.signum
     if is_main():
         figures = [("figure", str(path)) for path in run.draw()]
@@ -208,11 +209,12 @@ def _optimizer_of(words: Mapping[str, Any], optimisation: Mapping[str, Any]) -> 
     return words["optimizer"], {"lr": words["learning_rate"], **words["optimizer_options"]}
 
 
-def _tell_interruption(stop: Interrupted) -> None:
+def _tell_interruption(stop: Interrupted, folder: str) -> None:
     if stop.path is None:
         print("interrupted before there was anything to save", file=sys.stderr)
     else:
-        print(f"interrupted; go on with: odeframe fit --ckpt_path {stop.path}", file=sys.stderr)
+        line = shlex.join(["odeframe", "fit", "--config", f"{folder}/config.yaml", "--output", folder])
+        print(f"interrupted; go on with: {line} --resume auto", file=sys.stderr)
 
 
 def _results(line: CommandLine) -> list[tuple[str, str]]:

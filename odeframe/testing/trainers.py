@@ -122,6 +122,8 @@ class TrainerConformance(Conformance):
             return cls.architecture
         if cls.problem == "steered":
             return Priced()
+        if cls.choice() is None:  # which is made with each module
+            return RESNET
         tasks = cls.tasks(RESNET) or ["regression"]
         if not why("trainer", cls.choice(), "architecture", RESNET) and not {"regression", "classification"}.isdisjoint(
             tasks
@@ -139,7 +141,8 @@ class TrainerConformance(Conformance):
     @classmethod
     def tasks(cls, architecture: Any) -> list[str]:
         """The tasks that rule and network ask for by name, in their order; none where any will do."""
-        named = [facts_of(kind, v).needs for kind, v in (("trainer", cls.choice()), ("architecture", architecture))]
+        chosen = {"trainer": cls.choice(), "architecture": architecture}
+        named = [facts_of(kind, choice).needs for kind, choice in chosen.items() if choice is not None]
         return [name for needs in named for need, _ in needs if need.kind == "task" for name in need.names]
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -89,7 +90,8 @@ class _Point:
     """
 
     def __init__(self, hamiltonian: ControlHamiltonian, box: float | None) -> None:
-        self.hamiltonian, self.box, self.parameters = hamiltonian, box, hamiltonian.parameters
+        self.hamiltonian, self.parameters = hamiltonian, hamiltonian.parameters
+        self.box = None if box is None else min(box, torch.finfo(self.parameters[0].dtype).max)
         self.clip()
         self.origin = [p.detach().clone() for p in self.parameters]
         self.start, self.slopes = self.evaluate()
@@ -162,7 +164,8 @@ def _lbfgs(point: _Point, iterations: int) -> None:
         tolerance_change=0,  # torch holds it against |g|^2 too, whatever the size of H
         line_search_fn="strong_wolfe",
     )
-    optimizer.step(closure)
+    with suppress(ZeroDivisionError):  # a bracket in which no number of the precision is left: the search is over
+        optimizer.step(closure)
 
 
 def _adam(point: _Point, iterations: int, learning_rate: float) -> None:

@@ -20,6 +20,9 @@ from odeframe.trainer import Trained, optimizer_step
 from odeframe_plugins.trainers.ascent import Ascent, Inner, Search
 from odeframe_plugins.trainers.hamiltonian import ControlCosts, ControlHamiltonian, groups_of
 
+COARSE = 1e-4
+"""Precision of a type in which differences of a Hamiltonian are round-off: float16's is 1e-3, bfloat16's 8e-3."""
+
 
 @dataclass
 class Problem:
@@ -166,8 +169,11 @@ class SuccessiveApproximations(ControlTrainer):
         precision = torch.finfo(swept.objective.dtype).eps
         scale = abs(problem.total(swept.objective)) + max((abs(ascent.before) for ascent in ascents), default=0.0)
         if slope * (1 + size) > math.sqrt(precision) * scale:
-            name = self.search.inner
-            hint = "a smaller inner_learning_rate" if name == "adam" else "more iterations, or float64"
+            name, rate = self.search.inner, self.search.learning_rate
+            hint = f"a {'larger' if rate < precision else 'smaller'} inner_learning_rate" if name == "adam" else ""
+            if precision > COARSE:
+                hint = f"trainer.precision: 32-true; {swept.objective.dtype} does not resolve what it searches for"
+            hint = hint or "more iterations, or float64"
             raise InvalidOption(
                 f"trainer option inner: {name!r} found no ascent of any Hamiltonian in {self.search.iterations} "
                 f"iterations, though the slope is {slope:.2g}: write {hint}"
