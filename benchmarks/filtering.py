@@ -48,13 +48,8 @@ class Setting:
 
 
 GAUSSIAN = Setting({"name": "gaussian_stream"}, 14)
-GENERAL = Setting(
-    {"name": "gaussian_stream", "n": 4800, "ahead": 4},
-    14,
-    {"hidden": 32, "depth": 1},
-    "particle_field",
-    learning_rate=1e-2,
-)
+FOUR = {"name": "gaussian_stream", "n": 4800, "ahead": 4}
+GENERAL = Setting(FOUR, 14, {"hidden": 32, "depth": 1}, "particle_field", 1e-2)
 LINEAR = Setting({"name": "linear_dynamical_system"}, 14)
 MIXTURE = Setting(
     {"name": "mixture_stream", "n": 560},
