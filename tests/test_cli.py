@@ -593,7 +593,7 @@ def interrupt(tmp_path, signum, *arguments):
     return process.returncode, out, err
 
 
-def check_interruption(run, status, err, signum):
+def check_interruption(status, err, signum):
     assert status == 128 + signum
     path = "first/checkpoints/interrupted.ckpt"
     line = "interrupted; go on with: odeframe fit --config first/config.yaml --output first --resume auto"
@@ -601,7 +601,8 @@ def check_interruption(run, status, err, signum):
     steps = torch.load(path, weights_only=True)["global_step"]
     assert steps > 0
     before = Path("first/config.yaml").read_text("utf-8")
-    run(*line.partition(" odeframe ")[2].split(), f"--trainer.max_steps={steps + 3}", "--trainer.devices=1", "--quiet")
+    command = [sys.executable, "-m", *line.partition("go on with: ")[2].split(), f"--trainer.max_steps={steps + 3}"]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=100, check=True)
     found = torch.load("first/checkpoints/last.ckpt", weights_only=True)
     assert found["global_step"] == steps + 3
     said, now = (yaml.safe_load(text)["trainer"] for text in (before, Path("first/config.yaml").read_text("utf-8")))
@@ -609,23 +610,23 @@ def check_interruption(run, status, err, signum):
 
 
 @pytest.mark.slow
-def test_an_interrupted_fit_leaves_a_checkpoint_that_goes_on(run, tmp_path):
+def test_an_interrupted_fit_leaves_a_checkpoint_that_goes_on(tmp_path):
     status, _, err = interrupt(tmp_path, signal.SIGINT)
-    check_interruption(run, status, err, signal.SIGINT)
+    check_interruption(status, err, signal.SIGINT)
 
 
 @pytest.mark.slow
-def test_a_terminated_fit_leaves_a_checkpoint_that_goes_on(run, tmp_path):
+def test_a_terminated_fit_leaves_a_checkpoint_that_goes_on(tmp_path):
     status, _, err = interrupt(tmp_path, signal.SIGTERM)
-    check_interruption(run, status, err, signal.SIGTERM)
+    check_interruption(status, err, signal.SIGTERM)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_two_processes_stop_together(run, tmp_path, signum):
+def test_two_processes_stop_together(tmp_path, signum):
     status, _, err = interrupt(tmp_path, signum, "--trainer.devices=2", "--trainer.strategy=ddp")
-    check_interruption(run, status, err, signum)
+    check_interruption(status, err, signum)
 
 
 @pytest.mark.slow
