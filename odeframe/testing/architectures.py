@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from odeframe.compatibility import why
-from odeframe.errors import InvalidOption
+from odeframe.errors import Incompatible, InvalidOption
 from odeframe.network import Architecture, Network
 from odeframe.registry import word
 from odeframe.solver import StepSolver
@@ -105,8 +105,12 @@ class ArchitectureConformance(Conformance):
         )
 
     def test_works_with_other_solvers(self, shape: tuple[int, ...]) -> None:
-        """The solver is one word away, an adaptive one too."""
+        """The solver is one word away, an adaptive one too; one that its needs refuse is refused."""
         for solver in self.solvers:
+            if why("architecture", self.architecture, "solver", solver):
+                with pytest.raises(Incompatible):
+                    self.build(shape, solver=solver)
+                continue
             with said(f"with solver={solver!r} the network"):
                 output = self.build(shape, solver=solver)(self.batch(shape, 2))
             assert bool(torch.isfinite(output).all()), f"non-finite output with {solver!r}"
