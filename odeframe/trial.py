@@ -18,7 +18,7 @@ from odeframe.module import FlowModule
 from odeframe.options import options_of
 from odeframe.registry import Word, word
 
-__all__ = ["Trial", "buildable", "one_line"]
+__all__ = ["QUIET", "Trial", "buildable", "one_line"]
 
 STEPS = 2
 DRAWS = 3  # of weights, where a solve fails
@@ -38,8 +38,8 @@ QUIET: dict[str, Any] = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
     "accelerator": "cpu",
-    "devices": 1,
 }
+"""Options of a Lightning trainer that prints and writes nothing, on the host."""
 
 
 def buildable() -> tuple[Matrix, dict[str, str]]:
@@ -186,7 +186,7 @@ def _fit(module: FlowModule, data: pl.LightningDataModule) -> list[Tensor]:
         "limit_val_batches": 0,
         "num_sanity_val_steps": 0,
     }
-    pl.Trainer(callbacks=[watch], **limits, **QUIET).fit(module, datamodule=data)
+    pl.Trainer(callbacks=[watch], devices=1, **limits, **QUIET).fit(module, datamodule=data)
     return watch.losses
 
 

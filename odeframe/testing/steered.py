@@ -17,14 +17,7 @@ from odeframe.module import FlowModule
 from odeframe.network import Architecture, Network, Parts
 from odeframe.specification import DataSpec, NetworkSpec
 from odeframe.task import Task
-
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "accelerator": "cpu",
-}
+from odeframe.trial import QUIET
 
 
 class Velocity(Dynamics):

@@ -24,8 +24,9 @@ from odeframe.options import options_of
 from odeframe.registry import resolve, word
 from odeframe.specification import DataSpec
 from odeframe.testing.conformance import Conformance
-from odeframe.testing.steered import QUIET, LinearQuadratic, Priced, Velocity
+from odeframe.testing.steered import LinearQuadratic, Priced, Velocity
 from odeframe.trainer import ControlTrainer
+from odeframe.trial import QUIET
 
 __all__ = ["QUIET", "LinearQuadratic", "SmallData", "TrainerConformance", "Velocity"]
 

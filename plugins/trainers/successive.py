@@ -170,10 +170,12 @@ class SuccessiveApproximations(ControlTrainer):
         scale = abs(problem.total(swept.objective)) + max((abs(ascent.before) for ascent in ascents), default=0.0)
         if slope * (1 + size) > math.sqrt(precision) * scale:
             name, rate = self.search.inner, self.search.learning_rate
-            hint = f"a {'larger' if rate < precision else 'smaller'} inner_learning_rate" if name == "adam" else ""
             if precision > COARSE:
                 hint = f"trainer.precision: 32-true; {swept.objective.dtype} does not resolve what it searches for"
-            hint = hint or "more iterations, or float64"
+            elif name == "adam":
+                hint = f"a {'larger' if rate < precision else 'smaller'} inner_learning_rate"
+            else:
+                hint = "more iterations, or float64"
             raise InvalidOption(
                 f"trainer option inner: {name!r} found no ascent of any Hamiltonian in {self.search.iterations} "
                 f"iterations, though the slope is {slope:.2g}: write {hint}"
